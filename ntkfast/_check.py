@@ -1,0 +1,178 @@
+"""Checks of arguments: every error names what was expected and what came, before any work is done."""
+
+import math
+import operator
+import os
+from collections.abc import Collection
+from typing import Any
+
+from ._typing import Array
+from .backends import Backend, get_backend
+from .errors import MemoryBudgetError
+
+__all__ = [
+    "check_choice",
+    "check_finite",
+    "check_int",
+    "check_matrix",
+    "check_pair",
+    "check_real",
+    "check_seed",
+    "memory_budget",
+]
+
+FLOAT_DTYPES = ("float32", "float64")
+
+
+def check_matrix(x: Array, name: str, *, columns: int | None = None) -> tuple[Array, Backend]:
+    """Check a sample matrix and return it C-contiguous, with its backend.
+
+    Parameters
+    ----------
+    x : array, shape (n, d), float32 or float64
+        n >= 1, d >= 1, finite. Any memory order; a copy is made only where it is not C-contiguous.
+    name : str
+        Name of the argument in error messages.
+    columns : int, optional
+        The wanted d.
+
+    Returns
+    -------
+    array, Backend
+
+    Raises
+    ------
+    TypeError
+        Not a NumPy or CuPy array, or of a dtype other than float32 and float64.
+    ValueError
+        Wrong number of axes or columns, empty, NaN or inf.
+    """
+    backend = get_backend(x) if hasattr(x, "dtype") else _refuse_foreign(x, name)
+    check_dtype(x, name)
+    wanted = f"(n, {columns})" if columns is not None else "(n, d)"
+    if x.ndim != 2 or (columns is not None and x.shape[1] != columns):
+        raise ValueError(f"expected {name} of shape {wanted}, got {x.shape}")
+    if x.size == 0:
+        raise ValueError(f"expected {name} with at least one row and one column, got shape {x.shape}")
+    check_finite(x, name)
+    return backend.xp.ascontiguousarray(x), backend
+
+
+def _refuse_foreign(x: Any, name: str) -> Backend:
+    raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
+
+
+def check_dtype(x: Array, name: str) -> None:
+    """Refuse every dtype but float32 and float64."""
+    if str(x.dtype) not in FLOAT_DTYPES:
+        raise TypeError(f"expected {name} of dtype float32 or float64, got {x.dtype}; convert it with {name}.astype")
+
+
+def check_finite(x: Array, name: str) -> None:
+    """Refuse NaN and inf, naming the first place.
+
+    One read of the array: a finite sum proves finite entries, and only an infinite one (which may
+    be an overflow of finite entries) is looked into.
+    """
+    xp = get_backend(x).xp
+    with _quiet(xp):
+        total = float(x.sum())
+    if math.isfinite(total):
+        return
+    bad = ~xp.isfinite(x)
+    if bool(bad.any()):
+        where = tuple(int(i) for i in xp.unravel_index(int(bad.argmax()), x.shape))
+        raise ValueError(f"expected {name} without NaN or inf, got {float(x[where])} at index {where}")
+
+
+def _quiet(xp: Any) -> Any:
+    import numpy
+
+    return numpy.errstate(over="ignore", invalid="ignore")
+
+
+def check_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, Backend]:
+    """Check two sample matrices of one width, dtype and backend; `x2` may be None (symmetric)."""
+    x1, backend = check_matrix(x1, "x1")
+    if x2 is None:
+        return x1, None, backend
+    if hasattr(x2, "dtype"):
+        get_backend(x1, x2)
+    x2, _ = check_matrix(x2, "x2", columns=x1.shape[1])
+    if x1.dtype != x2.dtype:
+        raise TypeError(f"expected x1 and x2 of one dtype, got {x1.dtype} and {x2.dtype}")
+    return x1, x2, backend
+
+
+def check_int(value: Any, name: str, *, minimum: int = 0, maximum: int | None = None) -> int:
+    """Return `value` as an int within [minimum, maximum]; booleans and floats are refused."""
+    if isinstance(value, bool):
+        raise TypeError(f"expected {name} to be an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"expected {name} to be an integer, got {value!r}") from None
+    if number < minimum or (maximum is not None and number > maximum):
+        bounds = f"at least {minimum}" if maximum is None else f"between {minimum} and {maximum}"
+        raise ValueError(f"expected {name} to be {bounds}, got {number}")
+    return number
+
+
+def check_real(value: Any, name: str, *, minimum: float = -math.inf, strict: bool = False) -> float:
+    """Return `value` as a finite float >= minimum (> minimum if `strict`)."""
+    if isinstance(value, (bool, str)):
+        raise TypeError(f"expected {name} to be a real number, got {value!r}")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"expected {name} to be a real number, got {value!r}") from None
+    if not math.isfinite(number) or number < minimum or (strict and number == minimum):
+        bound = "" if minimum == -math.inf else f" {'greater than' if strict else 'at least'} {minimum:g}"
+        raise ValueError(f"expected {name} to be a finite number{bound}, got {number}")
+    return number
+
+
+def check_seed(seed: Any) -> int:
+    """Return the key of a random stream: an integer with 0 <= seed < 2**64."""
+    return check_int(seed, "seed", minimum=0, maximum=2**64 - 1)
+
+
+def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
+    """Return `value` if it is one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"expected {name} to be one of {', '.join(sorted(choices))}; got {value!r}")
+    return value
+
+
+def memory_budget(max_memory: Any, backend: Backend, *, smallest: int = 0) -> int:
+    """Bytes that temporaries may take.
+
+    Parameters
+    ----------
+    max_memory : int or None
+        The caller's limit; None means a quarter of what is free now.
+    backend : Backend
+        Whose memory is meant.
+    smallest : int
+        What the smallest possible tile needs.
+
+    Raises
+    ------
+    MemoryBudgetError
+        `max_memory` is below `smallest`.
+    """
+    if max_memory is None:
+        return max(smallest, _free_memory(backend) // 4)
+    budget = check_int(max_memory, "max_memory", minimum=1)
+    if budget < smallest:
+        raise MemoryBudgetError(f"expected max_memory of at least {smallest} bytes, got {budget}")
+    return budget
+
+
+def _free_memory(backend: Backend) -> int:
+    if backend.name == "cupy":
+        return int(backend.xp.cuda.runtime.memGetInfo()[0])
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # no such query on this system
+        return 2**31

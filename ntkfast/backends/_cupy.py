@@ -1,0 +1,43 @@
+"""CuPy arrays, kernels compiled for CUDA. Imported only when a CuPy array arrives."""
+
+import functools
+from typing import Any
+
+import cupy
+
+from ..errors import BackendUnavailableError
+from ..kernels import Kernel
+from ..kernels._cuda import SIMULATED, cuda, prepare
+from . import Backend
+
+
+@functools.cache
+def backend() -> Backend:
+    """The CuPy backend, after checking that the CUDA JIT can run."""
+    if SIMULATED:
+        raise BackendUnavailableError("expected a CUDA device for CuPy arrays, got the CUDA simulator")
+    if not cuda.is_available():
+        raise BackendUnavailableError(
+            "expected a CUDA JIT compiler for CuPy arrays, got none that works; "
+            'install it with pip install "ntkfast[cuda13]" or "ntkfast[cuda12]"'
+        )
+    prepare()
+    return Backend("cupy", cupy, "cuda")
+
+
+def launch(kernel: Kernel, args: tuple[Any, ...]) -> None:
+    """Launch on CuPy's current stream, so that the result is ordered with the caller's work.
+
+    Arrays are wrapped without Numba's own synchronization: the stream already orders them.
+    """
+    stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
+    wrapped = [cuda.as_cuda_array(a, sync=False) if isinstance(a, cupy.ndarray) else a for a in args]
+    kernel.cuda(*wrapped, stream=stream)
+
+
+def describe() -> str | None:
+    """Name of the current device, or None where there is none."""
+    if not cupy.is_available():
+        return None
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.runtime.getDevice())
+    return str(properties["name"].decode())

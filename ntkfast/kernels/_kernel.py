@@ -1,0 +1,56 @@
+"""The record of a compute kernel, and the decorators of its three functions.
+
+A kernel is three functions with one signature, ``(inputs, tables, scalars, out)``:
+
+- ``reference``: plain NumPy, the definition;
+- ``cpu``: Numba, parallel over independent outputs;
+- ``cuda``: launches a Numba CUDA kernel; takes ``stream`` as its only extra argument.
+
+The caller allocates ``out``; nothing is returned. Arrays are C-contiguous, of one floating
+dtype (float32 or float64), index arrays int32.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numba
+
+from ._cuda import cuda
+
+__all__ = ["BLOCK", "FASTMATH", "Kernel", "cpu_jit", "cuda_jit", "grid", "shared"]
+
+# "contract" allows fused multiply-adds and "nsz" ignores the sign of zero. Everything that
+# would let the compiler assume there are no NaN or inf, or reorder sums, stays off.
+FASTMATH = frozenset({"contract", "nsz"})
+
+# Threads of a one-dimensional CUDA block. Tests in the simulator patch it to a small number.
+BLOCK = 256
+
+
+class Kernel(NamedTuple):
+    """One algorithm, three times; see the module docstring."""
+
+    name: str
+    reference: Callable[..., None]
+    cpu: Callable[..., None]
+    cuda: Callable[..., None]
+
+
+# Scalar functions: called by CPU kernels, and recompiled as device functions by CUDA kernels.
+shared = numba.njit(fastmath=set(FASTMATH), inline="never", cache=False)
+
+
+def cpu_jit(function: Callable[..., Any]) -> Any:
+    """Compile a CPU kernel: parallel, cached on disk, releasing the GIL."""
+    return numba.njit(parallel=True, cache=True, nogil=True, fastmath=set(FASTMATH))(function)
+
+
+def cuda_jit(function: Callable[..., Any]) -> Any:
+    """Declare a CUDA kernel; it is compiled at its first launch."""
+    return cuda.jit(function)
+
+
+def grid(n_threads: int) -> tuple[int, int]:
+    """Launch geometry (blocks, threads per block) for `n_threads` in a grid-stride loop."""
+    blocks = -(-n_threads // BLOCK)
+    return max(1, min(blocks, 65_535)), BLOCK

@@ -1,0 +1,85 @@
+"""Fixtures: the matrix of backends, and a Numba cache that belongs to this version of the kernels."""
+
+import hashlib
+import os
+import pathlib
+import tempfile
+
+_KERNELS = pathlib.Path(__file__).parents[1] / "ntkfast" / "kernels"
+
+
+def _cache_folder() -> str:
+    """A folder per content of the kernels: Numba does not notice a changed callee in another file."""
+    digest = hashlib.sha256()
+    for path in sorted(_KERNELS.glob("*.py")):
+        digest.update(path.read_bytes())
+    return str(pathlib.Path(tempfile.gettempdir()) / f"ntkfast-numba-{os.getuid()}-{digest.hexdigest()[:16]}")
+
+
+# Before anything imports numba.
+os.environ.setdefault("NUMBA_CACHE_DIR", _cache_folder())
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+import ntkfast.backends as backends  # noqa: E402
+from ntkfast.kernels._cuda import SIMULATED  # noqa: E402
+
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]}
+settings.register_profile("dev", max_examples=20, **_COMMON)
+settings.register_profile("ci", max_examples=50, derandomize=True, **_COMMON)
+settings.register_profile("nightly", max_examples=2000, **_COMMON)
+settings.load_profile("ci" if os.environ.get("CI") else os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+REQUIRED = set(filter(None, os.environ.get("NTKFAST_REQUIRE", "").split(",")))
+
+
+def _unavailable(name: str) -> str | None:
+    """Why a backend of the matrix cannot run here, or None."""
+    if name == "numpy-cudasim":
+        return None if SIMULATED else "the CUDA simulator is off (NUMBA_ENABLE_CUDASIM=1)"
+    if name == "cupy-cuda":
+        return None if "cupy" in backends.available_backends() else "no CUDA device"
+    return None
+
+
+class ArrayBackend:
+    """Makes arrays of one entry of the backend matrix, and brings results back to NumPy."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def asarray(self, x):
+        if self.name == "cupy-cuda":
+            import cupy
+
+            return cupy.asarray(x)
+        x = np.array(x)
+        x.flags.writeable = self.name != "numpy-readonly"
+        return x
+
+    def to_numpy(self, x):
+        return x.get() if self.name == "cupy-cuda" else np.asarray(x)
+
+
+@pytest.fixture(
+    params=[
+        "numpy-cpu",
+        "numpy-reference",
+        "numpy-readonly",
+        "numpy-cudasim",
+        pytest.param("cupy-cuda", marks=pytest.mark.gpu),
+    ]
+)
+def backend(request, monkeypatch):
+    """One entry of the backend matrix; a missing one is a visible skip, or a failure if required."""
+    reason = _unavailable(request.param)
+    if reason is not None:
+        if request.param in REQUIRED:
+            pytest.fail(f"required backend {request.param}: {reason}")
+        pytest.skip(reason)
+    target = {"numpy-reference": "reference", "numpy-cudasim": "cuda"}.get(request.param, "cpu")
+    if request.param != "cupy-cuda":
+        monkeypatch.setitem(backends._BACKENDS, np.ndarray, backends.Backend("numpy", np, target))
+    return ArrayBackend(request.param)
