@@ -1,0 +1,81 @@
+"""Loaders of the reference values in `tests/golden`; their conventions are in the README there."""
+
+import functools
+import json
+import pathlib
+from typing import NamedTuple
+
+import numpy as np
+
+FOLDER = pathlib.Path(__file__).parent / "golden"
+
+FC_SETS = ("fashion_raw", "fashion_unit", "protein")
+FC_ACTIVATIONS = ("relu", "erf")
+FC_BIASES = (0.0, 0.1)
+FC_DEPTHS = (1, 2, 3, 5)
+
+
+@functools.cache
+def archive(name):
+    """All arrays of `tests/golden/NAME.npz`, read-only, by name; `spec` decoded from JSON."""
+    with np.load(FOLDER / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    for array in arrays.values():
+        array.flags.writeable = False
+    if "spec" in arrays:
+        arrays["spec"] = json.loads(str(arrays["spec"]))
+    return arrays
+
+
+def fc_inputs(dataset):
+    """x1 (40, d) and x2 (25, d) of a set of fc_infinite, float64."""
+    arrays = archive("fc_infinite")
+    return arrays[f"{dataset}/x1"], arrays[f"{dataset}/x2"]
+
+
+def fc_kernels(dataset, activation, b_std, depth):
+    """Reference kernels of one network: a dict with nngp12, ntk12, nngp11, ntk11."""
+    prefix = f"{dataset}/{activation}/b{b_std:g}/depth{depth}/"
+    return {kind: archive("fc_infinite")[prefix + kind] for kind in ("nngp12", "ntk12", "nngp11", "ntk11")}
+
+
+class RegressionTask(NamedTuple):
+    """Arrays ready for kernel ridge regression; `prediction * y_scale + y_mean` is in the target's units."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray  # in the target's units, or classes
+    y_mean: float
+    y_scale: float
+
+
+@functools.cache
+def regression_task(task):
+    """Inputs of kernel_regression's `fashion`, `energy` or `protein`, float64, preprocessed."""
+    arrays = archive("kernel_regression_inputs")
+    x_train, x_test = (arrays[f"{task}/x_{part}"].astype(np.float64) for part in ("train", "test"))
+    y_train, y_test = (arrays[f"{task}/y_{part}"] for part in ("train", "test"))
+    if task == "fashion":
+        return RegressionTask(_sphere(x_train), np.eye(10)[y_train] - 0.1, _sphere(x_test), y_test, 0.0, 1.0)
+    mean, scale = x_train.mean(axis=0), x_train.std(axis=0)
+    y_mean, y_scale = float(y_train.mean()), float(y_train.std())
+    y_train = ((y_train - y_mean) / y_scale)[:, None]
+    return RegressionTask((x_train - mean) / scale, y_train, (x_test - mean) / scale, y_test, y_mean, y_scale)
+
+
+def _sphere(pixels):
+    x = pixels / 255.0
+    return x / np.linalg.norm(x, axis=1, keepdims=True) * np.sqrt(x.shape[1])
+
+
+def regression_results(task):
+    """Reference results of a task: {(kernel, kind, ridge): {name: array}}, e.g. ("relu3", "ntk", 0.1)."""
+    results = {}
+    for name, value in archive("kernel_regression").items():
+        parts = name.split("/")
+        if parts[0] == task and len(parts) == 4:
+            kernel, kind = parts[1].split("_")
+            key = (kernel, kind, float(parts[2].removeprefix("ridge")))
+            results.setdefault(key, {})[parts[3]] = value
+    return results
