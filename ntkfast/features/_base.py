@@ -1,0 +1,177 @@
+"""What every feature map shares: the interface, the checks, the row blocks and the unit rows.
+
+A feature map is a frozen dataclass that derives from `FeatureMap` and supplies
+
+- ``kernel(x1, x2=None)``: the exact kernel that it approximates;
+- ``_write(backend, x, out)``: the features of a block of checked rows;
+- ``_pullback(backend, x, ct)``: their vector-Jacobian product;
+- ``_row_bytes(itemsize)``: bytes of temporaries per row, so that blocks obey ``max_memory``.
+"""
+
+import abc
+from collections.abc import Iterator
+
+from .._check import check_matrix, memory_budget
+from .._typing import Array
+from ..backends import Backend, get_backend
+
+__all__ = ["FeatureMap", "place", "row_blocks", "unit_rows", "unit_rows_vjp"]
+
+# Rows of a block on the CPU: enough for a matrix product at full speed, few enough that the
+# block's features (1024 x 4096 float32: 16 MiB) are still in cache for the pass that follows.
+CPU_ROWS = 1024
+
+
+class FeatureMap(abc.ABC):
+    """A map phi such that phi(x) . phi(y) approximates a kernel k(x, y).
+
+    Attributes
+    ----------
+    in_dim : int
+        Width d of the rows that the map takes.
+    n_features : int
+        Width m of the rows that it returns.
+    """
+
+    __slots__ = ()
+
+    in_dim: int
+    n_features: int
+
+    def __call__(self, x: Array, *, max_memory: int | None = None) -> Array:
+        """Features of the rows of `x`; the same as `apply`."""
+        return self.apply(x, max_memory=max_memory)
+
+    def apply(self, x: Array, *, max_memory: int | None = None) -> Array:
+        """Features of the rows of `x`.
+
+        Parameters
+        ----------
+        x : array, shape (n, in_dim), float32 or float64
+            Rows are samples.
+        max_memory : int, optional
+            Bytes that temporaries may take, the result and the map's own weights not counted;
+            default a quarter of what is free.
+
+        Returns
+        -------
+        array, shape (n, n_features), dtype and backend of `x`
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is not such an array, or has NaN or inf.
+        MemoryBudgetError
+            `max_memory` is below what one row needs.
+
+        Notes
+        -----
+        Determinism: does not depend on `max_memory`, up to the rounding of the matrix product.
+        A zero row has zero features.
+        """
+        x, backend = check_matrix(x, "x", columns=self.in_dim)
+        out = backend.xp.empty((x.shape[0], self.n_features), x.dtype)
+        for rows in row_blocks(x.shape[0], self._row_bytes(x.dtype.itemsize), backend, max_memory):
+            self._write(backend, x[rows], out[rows])
+        return out
+
+    def vjp(self, x: Array, ct: Array, *, max_memory: int | None = None) -> Array:
+        """Vector-Jacobian product: the gradient of sum(ct * phi(x)) with respect to `x`.
+
+        Parameters
+        ----------
+        x : array, shape (n, in_dim), float32 or float64
+        ct : array, shape (n, n_features), dtype and backend of `x`
+            Cotangent of the features.
+        max_memory : int, optional
+            As in `apply`.
+
+        Returns
+        -------
+        array, shape (n, in_dim), dtype and backend of `x`
+
+        Raises
+        ------
+        TypeError, ValueError, MixedBackendError
+            Arrays of wrong shape or dtype, of two backends, or with NaN or inf.
+
+        Notes
+        -----
+        A zero row has zero gradient (the kernel has a cone there, so 0 is its mean value).
+        """
+        x, backend = check_matrix(x, "x", columns=self.in_dim)
+        ct = self._check_cotangent(x, ct)
+        out = backend.xp.empty_like(x)
+        for rows in row_blocks(x.shape[0], self._row_bytes(x.dtype.itemsize), backend, max_memory):
+            out[rows] = self._pullback(backend, x[rows], ct[rows])
+        return out
+
+    def _check_cotangent(self, x: Array, ct: Array) -> Array:
+        if hasattr(ct, "dtype"):
+            get_backend(x, ct)
+        ct, _ = check_matrix(ct, "ct", columns=self.n_features)
+        if ct.shape[0] != x.shape[0]:
+            raise ValueError(f"expected ct of shape {(x.shape[0], self.n_features)}, got {ct.shape}")
+        if ct.dtype != x.dtype:
+            raise TypeError(f"expected x and ct of one dtype, got {x.dtype} and {ct.dtype}")
+        return ct
+
+    @abc.abstractmethod
+    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
+        """Exact kernel that phi(x1) @ phi(x2).T approximates, shape (n1, n2)."""
+
+    @abc.abstractmethod
+    def _write(self, backend: Backend, x: Array, out: Array) -> None:
+        """Write the features of the checked rows `x` (b, d) into `out` (b, m), both C-contiguous."""
+
+    @abc.abstractmethod
+    def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
+        """Gradient (b, d) of sum(ct * phi(x)) for checked rows `x` (b, d), `ct` (b, m)."""
+
+    @abc.abstractmethod
+    def _row_bytes(self, itemsize: int) -> int:
+        """Bytes of temporaries that one row of a block takes in `_write` or `_pullback`."""
+
+
+def row_blocks(n: int, row_bytes: int, backend: Backend, max_memory: int | None) -> Iterator[slice]:
+    """Slices that cover n rows, with at most `max_memory` bytes of temporaries each."""
+    budget = memory_budget(max_memory, backend, smallest=row_bytes)
+    rows = max(1, min(n, budget // max(1, row_bytes)))
+    if backend.name == "numpy":
+        rows = min(rows, CPU_ROWS)
+    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+
+
+def place(backend: Backend) -> tuple[str, int]:
+    """Where arrays made now would live: a key for memoised weights, ("numpy", -1) or ("cupy", device)."""
+    if backend.name == "cupy":
+        return backend.name, int(backend.xp.cuda.runtime.getDevice())
+    return backend.name, -1
+
+
+def unit_rows(xp: object, x: Array) -> tuple[Array, Array]:
+    """Rows of `x` (n, d) over their Euclidean norms, and the norms (n,); a zero row stays zero.
+
+    The largest entry is divided out first, so squares neither overflow nor underflow.
+    """
+    largest = abs(x).max(axis=1, keepdims=True)
+    largest[largest == 0] = 1
+    unit = x / largest
+    length = xp.sqrt((unit * unit).sum(axis=1, keepdims=True))  # type: ignore[attr-defined]
+    norms = (largest * length)[:, 0]
+    length[length == 0] = 1
+    unit /= length
+    return unit, norms
+
+
+def unit_rows_vjp(unit: Array, norms: Array, ct_unit: Array, ct_norms: Array) -> Array:
+    """Pull (ct_unit, ct_norms) back through `unit_rows`: the gradient with respect to x.
+
+    d unit = (I - unit unit^T) dx / norm and d norm = unit . dx; zero rows get zero.
+    """
+    radial = (unit * ct_unit).sum(axis=1)
+    scale = norms.copy()
+    scale[scale == 0] = 1
+    gradient = (ct_unit - radial[:, None] * unit) / scale[:, None] + ct_norms[:, None] * unit
+    gradient[norms == 0] = 0
+    return gradient
