@@ -44,6 +44,15 @@ def _unavailable(name: str) -> str | None:
     return None
 
 
+def pytest_runtest_setup(item):
+    """A GPU test without a GPU is a visible skip, or a failure where NTKFAST_REQUIRE names it."""
+    if item.get_closest_marker("gpu") is None:
+        return
+    reason = _unavailable("cupy-cuda")
+    if reason is not None:
+        (pytest.fail if "cupy-cuda" in REQUIRED else pytest.skip)(reason)
+
+
 class ArrayBackend:
     """Makes arrays of one entry of the backend matrix, and brings results back to NumPy."""
 

@@ -24,4 +24,4 @@ def prepare() -> None:
     compilation fails. Adding the old alias of ``vstack`` is what upstream's fix amounts to.
     """
     if not hasattr(np, "row_stack"):
-        np.row_stack = np.vstack  # type: ignore[attr-defined]
+        np.row_stack = np.vstack  # type: ignore[attr-defined] # noqa: NPY201

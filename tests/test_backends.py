@@ -1,0 +1,100 @@
+"""The arrays choose the backend; everything else is refused by name."""
+
+import sys
+import timeit
+import types
+
+import numpy as np
+import pytest
+
+from ntkfast import available_backends, get_backend
+from ntkfast.backends import _BACKENDS, Backend, _forced_target
+from ntkfast.errors import MixedBackendError
+from ntkfast.kernels import Kernel
+
+
+def _record(calls):
+    return Kernel(
+        "probe",
+        lambda *a: calls.append(("reference", a)),
+        lambda *a: calls.append(("cpu", a)),
+        lambda *a, stream=0: calls.append(("cuda", a)),
+    )
+
+
+def test_numpy_arrays_choose_numpy():
+    backend = get_backend(np.zeros(2), None, 3, 1.5, np.zeros(1, np.float32))
+    assert (backend.name, backend.xp) == ("numpy", np)
+
+
+def test_a_subclass_of_ndarray_is_numpy():
+    class Tagged(np.ndarray):
+        pass
+
+    assert get_backend(np.zeros(2).view(Tagged)).name == "numpy"
+
+
+@pytest.mark.parametrize(
+    ("module", "hint"), [("torch", "from_dlpack"), ("jaxlib.xla", "from_dlpack"), ("pandas.core", "numpy.asarray")]
+)
+def test_foreign_arrays_are_refused_with_the_conversion(module, hint):
+    foreign = type("Tensor", (), {"__module__": module})()
+    with pytest.raises(TypeError, match=hint):
+        get_backend(foreign)
+
+
+def test_no_array_is_refused():
+    with pytest.raises(TypeError, match="at least one"):
+        get_backend(None, 3.0)
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """A class that looks like cupy.ndarray, with a backend record of its own."""
+    cls = type("ndarray", (), {"__module__": "cupy"})
+    monkeypatch.setitem(_BACKENDS, cls, Backend("cupy", types.ModuleType("cupy"), "cuda"))
+    return cls
+
+
+def test_mixed_backends_are_refused(fake_cupy):
+    with pytest.raises(MixedBackendError, match="numpy and cupy"):
+        get_backend(np.zeros(2), fake_cupy())
+
+
+def test_cupy_is_not_imported_before_a_cupy_array():
+    get_backend(np.zeros(2))
+    assert "cupy" not in sys.modules or "cupy" in available_backends()
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu", "cuda"])
+def test_launch_calls_the_target(target):
+    calls = []
+    Backend("numpy", np, target).launch(_record(calls), 1, 2)
+    assert calls == [(target, (1, 2))]
+
+
+def test_to_numpy_of_numpy_is_the_array_itself():
+    x = np.zeros(3)
+    assert get_backend(x).to_numpy(x) is x
+
+
+def test_forced_target(monkeypatch):
+    monkeypatch.setenv("NTKFAST_TARGET", "reference")
+    assert _forced_target() == "reference"
+    monkeypatch.setenv("NTKFAST_TARGET", "fortran")
+    with pytest.raises(ValueError, match="NTKFAST_TARGET"):
+        _forced_target()
+
+
+def test_dispatch_costs_well_under_a_microsecond():
+    """The aim is 100 ns for two arrays; the bound leaves room for a busy machine."""
+    x = np.zeros(3)
+    seconds = min(timeit.repeat(lambda: get_backend(x, x), number=20_000, repeat=5)) / 20_000
+    assert seconds < 1e-6
+
+
+@pytest.mark.gpu
+def test_cupy_arrays_choose_cupy():
+    import cupy
+
+    assert get_backend(cupy.zeros(2)).name == "cupy"
