@@ -197,7 +197,7 @@ def _assemble(name: str, image: bool, samples: tuple[Array, Array], targets: tup
 
 
 def _is_image(x: Array) -> bool:
-    return x.ndim > 2 or x.dtype == np.uint8
+    return bool(x.ndim > 2 or x.dtype == np.uint8)
 
 
 def _test_rows(arrays: _Archive, n: int, split: int, seed: int) -> Array:
@@ -235,7 +235,7 @@ def _samples(x: Array, name: str) -> Array:
     if x.ndim < 2 or x.size == 0:
         raise CliError(f"expected {name} with samples in rows, got shape {x.shape}")
     small = x.dtype in (np.uint8, np.float16, np.float32)
-    rows = np.ascontiguousarray(x.reshape(len(x), -1), np.float32 if small else np.float64)
+    rows: Array = np.ascontiguousarray(x.reshape(len(x), -1), np.float32 if small else np.float64)
     if x.dtype == np.uint8:
         rows = rows / np.float32(255)
     if not np.isfinite(rows).all():
