@@ -17,7 +17,7 @@ import numba
 
 from ._cuda import cuda
 
-__all__ = ["BLOCK", "FASTMATH", "Kernel", "cpu_jit", "cuda_jit", "grid", "shared"]
+__all__ = ["BLOCK", "FASTMATH", "Kernel", "cpu_jit", "cuda_jit", "exact", "grid", "plain", "shared"]
 
 # "contract" allows fused multiply-adds and "nsz" ignores the sign of zero. Everything that
 # would let the compiler assume there are no NaN or inf, or reorder sums, stays off.
@@ -38,6 +38,15 @@ class Kernel(NamedTuple):
 
 # Scalar functions: called by CPU kernels, and recompiled as device functions by CUDA kernels.
 shared = numba.njit(fastmath=set(FASTMATH), inline="never", cache=False)
+
+# The same without fused multiply-adds: for results that must equal NumPy's bit for bit. (Left out, `fastmath`
+# would be inherited from the caller.)
+exact = numba.njit(fastmath=False, inline="never", cache=False)
+
+
+def plain(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The Python function beneath a `shared` or `exact` one; it also works on arrays if it has no branches."""
+    return getattr(function, "py_func", function)
 
 
 def cpu_jit(function: Callable[..., Any]) -> Any:
