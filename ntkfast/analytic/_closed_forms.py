@@ -74,8 +74,8 @@ def derivatives_of_angle(
     """Derivatives at an angle t, and 1 -+ cos of the angle behind the activation.
 
     dk/dq1 = gain (r / pi) sin t sqrt(q2 / q1); dkdot/dq12 = c / (sqrt(q1 q2) sin t) and
-    dkdot/dq1 = -c cos t / (2 q1 sin t) with c = 2 gain r / pi. kdot has a kink at t = 0 and t = pi, where its derivative is
-    set to 0, the mean over the two sides; so it is where q1 or q2 is 0.
+    dkdot/dq1 = -c cos t / (2 q1 sin t) with c = 2 gain r / pi. kdot has a kink at t = 0 and t = pi, where its
+    derivative is set to 0, the mean over the two sides; so it is where q1 or q2 is 0.
     """
     kappa, kappa_0, sine = homogeneous_layer(xp, angle, ratio)
     s1, s2 = xp.sqrt(q1), xp.sqrt(q2)
@@ -120,7 +120,7 @@ def _ratio(xp: ModuleType, q1: Array, q2: Array, q12: Array) -> _Ratio:
 
 
 def erf_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = (2 / pi) arcsin a, kdot = (4 / pi) / sqrt(A B m)."""
+    """Formula: k = (2 / pi) arcsin a, kdot = (4 / pi) / sqrt(A B m)."""
     _, _, root, a, m = _ratio(xp, 2 * p1[0], 2 * p2[0], 2 * q12)
     return Dual((2 / math.pi) * xp.arcsin(a), (4 / math.pi) * root / xp.sqrt(m))
 
@@ -137,13 +137,13 @@ def erf_derivatives(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Derivat
 
 
 def erf_diagonal(xp: ModuleType, q: Array) -> Diagonal:
-    """k = (2 / pi) arcsin(2 q / (1 + 2 q)), kdot = (4 / pi) / sqrt(1 + 4 q)."""
+    """Formula: k = (2 / pi) arcsin(2 q / (1 + 2 q)), kdot = (4 / pi) / sqrt(1 + 4 q)."""
     kdot = (4 / math.pi) / xp.sqrt(1 + 4 * q)
     return Diagonal((2 / math.pi) * xp.arcsin(2 * q / (1 + 2 * q)), kdot, kdot / (1 + 2 * q))
 
 
 def gelu_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = q12 E[Phi Phi] + sqrt(A B) n / (2 pi sqrt m), E[Phi Phi] = 1/4 + arcsin(a) / (2 pi)."""
+    """Formula: k = q12 E[Phi Phi] + sqrt(A B) n / (2 pi sqrt m), E[Phi Phi] = 1/4 + arcsin(a) / (2 pi)."""
     q1, q2 = p1[0], p2[0]
     ia, ib, root, a, m = _ratio(xp, q1, q2, q12)
     s = xp.sqrt(m)
@@ -184,7 +184,7 @@ def gelu_diagonal(xp: ModuleType, q: Array) -> Diagonal:
 
 
 def gaussian_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = 1 / sqrt(A B m), kdot = a / (A B m^(3/2))."""
+    """Formula: k = 1 / sqrt(A B m), kdot = a / (A B m^(3/2))."""
     _, _, root, a, m = _ratio(xp, p1[0], p2[0], q12)
     k = root / xp.sqrt(m)
     return Dual(k, a * root * k / m)
@@ -196,13 +196,11 @@ def gaussian_derivatives(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> De
     k = root / xp.sqrt(m)
     kdot = a * root * k / m
     slope, bend = -0.5 * k / m, -1.5 * kdot / m
-    return Derivatives(
-        k, kdot, slope * ia, slope * ib, bend * ia, bend * ib, root * root * k / m * (1 + 3 * a * a / m)
-    )
+    return Derivatives(k, kdot, slope * ia, slope * ib, bend * ia, bend * ib, root * root * k / m * (1 + 3 * a * a / m))
 
 
 def gaussian_diagonal(xp: ModuleType, q: Array) -> Diagonal:
-    """k = (1 + 2 q)^(-1/2), kdot = q (1 + 2 q)^(-3/2)."""
+    """Formula: k = (1 + 2 q)^(-1/2), kdot = q (1 + 2 q)^(-3/2)."""
     i = 1 / (1 + 2 * q)
     k = xp.sqrt(i)
     return Diagonal(k, q * i * k, -i * k)
@@ -220,18 +218,18 @@ def _waves(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> tuple[Array, Arr
 
 
 def sin_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = exp(-s) sinh(q12), kdot = exp(-s) cosh(q12)."""
+    """Formula: k = exp(-s) sinh(q12), kdot = exp(-s) cosh(q12)."""
     return Dual(*_waves(xp, p1, p2, q12))
 
 
 def cos_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = exp(-s) cosh(q12), kdot = exp(-s) sinh(q12)."""
+    """Formula: k = exp(-s) cosh(q12), kdot = exp(-s) sinh(q12)."""
     odd, even = _waves(xp, p1, p2, q12)
     return Dual(even, odd)
 
 
 def _exponential_family(k: Array, kdot: Array, sign: float) -> Derivatives:
-    """k and kdot carry exp(sign s) and solve d2k / dq12^2 = k."""
+    """Derivatives if k and kdot carry exp(sign s) and d2k / dq12^2 = k."""
     return Derivatives(k, kdot, sign * k / 2, sign * k / 2, sign * kdot / 2, sign * kdot / 2, k)
 
 
@@ -246,19 +244,19 @@ def cos_derivatives(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Derivat
 
 
 def sin_diagonal(xp: ModuleType, q: Array) -> Diagonal:
-    """k = (1 - exp(-2 q)) / 2, kdot = (1 + exp(-2 q)) / 2."""
+    """Formula: k = (1 - exp(-2 q)) / 2, kdot = (1 + exp(-2 q)) / 2."""
     decay = xp.exp(-2 * q)
     return Diagonal(-0.5 * xp.expm1(-2 * q), 0.5 * (1 + decay), decay)
 
 
 def cos_diagonal(xp: ModuleType, q: Array) -> Diagonal:
-    """k = (1 + exp(-2 q)) / 2, kdot = (1 - exp(-2 q)) / 2."""
+    """Formula: k = (1 + exp(-2 q)) / 2, kdot = (1 - exp(-2 q)) / 2."""
     odd, even, slope = sin_diagonal(xp, q)
     return Diagonal(even, odd, -slope)
 
 
 def exp_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
-    """k = kdot = exp(s + q12)."""
+    """Formula: k = kdot = exp(s + q12)."""
     k = xp.exp(0.5 * (p1[0] + p2[0]) + q12)
     return Dual(k, k)
 
@@ -269,6 +267,6 @@ def exp_derivatives(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Derivat
 
 
 def exp_diagonal(xp: ModuleType, q: Array) -> Diagonal:
-    """k = kdot = exp(2 q)."""
+    """Formula: k = kdot = exp(2 q)."""
     k = xp.exp(2 * q)
     return Diagonal(k, k, 2 * k)

@@ -4,9 +4,9 @@ With normalized Hermite polynomials h_i (orthonormal under N(0, 1)) and a varian
 
     a_i(q) = E[phi(s z) h_i(z)],   c = q12 / (s1 s2).
 
-Mehler's formula gives k = sum_i a_i(q1) a_i(q2) c^i. Integration by parts gives the coefficients of the r-th derivative of
-phi without differentiating it, sqrt((i + 1) ... (i + r)) a_(i + r) / s^r, and so by Price's theorem kdot and all partial
-derivatives of k and kdot. The a_i come from Gauss-Hermite quadrature, once per point and layer.
+Mehler's formula gives k = sum_i a_i(q1) a_i(q2) c^i. Integration by parts gives the coefficients of the r-th
+derivative of phi without differentiating it, sqrt((i + 1) ... (i + r)) a_(i + r) / s^r, and so by Price's theorem kdot
+and all partial derivatives of k and kdot. The a_i come from Gauss-Hermite quadrature, once per point and layer.
 
 References
 ----------
@@ -37,15 +37,13 @@ _SMALLEST = 1e-4
 _EXTRA = 3  # derivatives up to phi''' are asked for
 
 
-def expand(
-    phi: Callable[[Array], Array], *, degree: int = 64, nodes: int = 256, tolerance: float = 1e-6
-) -> Activation:
+def expand(phi: Callable[[Array], Array], *, degree: int = 64, nodes: int = 256, tolerance: float = 1e-6) -> Activation:
     """Record of an arbitrary activation, to be passed as ``activation=``.
 
     Parameters
     ----------
     phi : callable
-        Elementwise function of a float64 array (NumPy or CuPy, like the inputs), of any shape. No derivative is asked for.
+        Elementwise function of a float64 array (NumPy or CuPy, like the inputs). No derivative is asked for.
     degree : int
         Highest Hermite degree, at least 1.
     nodes : int
@@ -66,12 +64,12 @@ def expand(
 
     Notes
     -----
-    Error: abs(k - k_degree) <= sqrt(e1 e2) with e the energy sum_(i > degree) a_i^2 of either point. For smooth phi it falls
-    faster than any power of `degree` (erf, tanh, sigmoid-like at variance 1: below 1e-6 at the defaults, slower for large variances, where
-    they look like a step). For a kink like relu's it falls as degree^(-3/2) in k and degree^(-1/2) in kdot, and the quadrature
-    itself errs by about 1 / nodes: use the closed form of a kinked activation.
+    Error: abs(k - k_degree) <= sqrt(e1 e2), with e the energy sum_(i > degree) a_i^2 of either point. For smooth phi
+    it falls geometrically in `degree` (slowly for saturating functions at large variances, where they look like a
+    step). For a kink like relu's it falls as degree^(-3/2) in k and degree^(-1/2) in kdot, and the quadrature itself
+    errs by about 1 / nodes: use the closed form of a kinked activation.
     Zero vectors without biases: the variance is taken as at least 1e-8.
-    Cost: `nodes` values of phi per point and layer, and about 4 `degree` operations per entry and layer.
+    Cost: `nodes` values of phi per point and layer, and about 6 `degree` operations per entry and layer.
 
     Examples
     --------
@@ -132,9 +130,9 @@ class HermiteExpansion:
         worst = int((missing - self.tolerance * energy).argmax())
         if float(missing[worst]) > self.tolerance * float(energy[worst]):
             warnings.warn(
-                f"the Hermite expansion of degree {self.degree} misses a share {float(missing[worst] / energy[worst]):.1e} "
-                f"of the activation's energy at variance {float(q[worst]):.3g}; raise degree and nodes "
-                "(ntkfast.analytic.expand), or use a closed form",
+                f"the Hermite expansion of degree {self.degree} misses a share "
+                f"{float(missing[worst] / energy[worst]):.1e} of the activation's energy at variance "
+                f"{float(q[worst]):.3g}; raise degree and nodes (ntkfast.analytic.expand), or use a closed form",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -11,8 +11,8 @@ For a pair of points with the cosine c of their angle, layers h = 0 ... L:
     kappa_1(t) = cos t + (2 r / pi)(sin t - t cos t),   kappa_0(t) = 1 - 2 r t / pi,   r = q^2 / (p^2 + q^2)
 
 A primed letter belongs to the second point. Per point and layer, ``rho`` is the standard deviation of the
-pre-activation and (s, b) the shares of weight and bias in it, s^2 + b^2 = 1. Since (s, b) is a
-point of the unit circle, the first term of v is 1 - cos of the angle between two such points. decay = W_std^2 (p^2 + q^2).
+pre-activation and (s, b) the shares of weight and bias in it, s^2 + b^2 = 1. Since (s, b) is a point of the unit
+circle, the first term of v is 1 - cos of the angle between two such points. decay = W_std^2 (p^2 + q^2).
 
 Both 1 - cos t and 1 + cos t are carried, each as a sum of terms of one sign, so equal and opposite points lose no
 digits: the angle comes from the smaller of the two as t = 2 arcsin sqrt(v / 2), or pi minus that. At the
@@ -283,7 +283,19 @@ def _cpu_kernel(cosine, unit1, unit2, table1, table2, ratio, decay, threshold, h
         for first in range(0, n2, _WIDTH):
             last = min(first + _WIDTH, n2)
             _walk_row(
-                cosine[i], unit1[i], unit2, first, last, table1[:, :, i], table2, ratio, decay, threshold, high, low, state
+                cosine[i],
+                unit1[i],
+                unit2,
+                first,
+                last,
+                table1[:, :, i],
+                table2,
+                ratio,
+                decay,
+                threshold,
+                high,
+                low,
+                state,
             )
             if nngp.size > 0:
                 nngp[i, first:last] = state[0, : last - first]
@@ -307,7 +319,9 @@ def _cuda_kernel(cosine, unit1, unit2, table1, table2, ratio, decay, threshold, 
         y, y_opposite = _input(cosine[i, j], unit1[i], unit2[j], threshold, zero, half, one)
         covariance, theta = zero, zero
         for h in range(depth + 1):
-            v, v_opposite = _dense(y, y_opposite, table1[h, 0, i], table2[h, 0, j], table1[h, 1, i], table2[h, 1, j], half)
+            v, v_opposite = _dense(
+                y, y_opposite, table1[h, 0, i], table2[h, 0, j], table1[h, 1, i], table2[h, 1, j], half
+            )
             covariance = table1[h, 2, i] * table2[h, 2, j] * _cosine(v, v_opposite, one)
             theta += covariance
             if h < depth:
