@@ -1,0 +1,225 @@
+"""What all sketches share: streams of randomness, checks of input, row tiles, and memoised tables."""
+
+import enum
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .._check import check_dtype, check_finite, check_int, check_matrix, check_seed
+from .._typing import Array
+from ..backends import Backend, get_backend
+from ..errors import MixedBackendError
+
+MAX_DIM = 2**31 - 1  # tables index columns by int32
+
+# Bytes of scratch that one tile of rows may take: two tiles and the tables stay in a second-level cache.
+TILE_BYTES = 2**20
+
+# Bytes of tables kept for all sketches together; the least recently used go first.
+CACHE_BYTES = 2**28
+
+
+class Stream(enum.IntEnum):
+    """First tag of every key, so that two kinds of sketch with one seed stay independent.
+
+    The numbers are part of what a seed means: they are never reused and never change.
+    """
+
+    COUNT_SKETCH = 1
+    SPARSE_JL = 2
+    SRHT = 3
+    GAUSSIAN = 4
+    RADEMACHER = 5
+    TENSOR_SKETCH = 6
+    TENSOR_SRHT = 7
+    POLY_SKETCH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class LinearSketch:
+    """Fields and checks of a linear map from `in_dim` to `sketch_dim` coordinates."""
+
+    in_dim: int
+    sketch_dim: int
+    seed: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        set_checked(self, in_dim=check_dim(self.in_dim, "in_dim"))
+        set_checked(self, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
+        set_checked(self, seed=check_seed(self.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMap:
+    """Fields and checks of a multilinear map from `in_dims` coordinates to `sketch_dim`."""
+
+    in_dims: tuple[int, ...]
+    sketch_dim: int
+    seed: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.in_dims, Sequence) or isinstance(self.in_dims, str):
+            raise TypeError(f"expected in_dims to be a sequence of integers, got {self.in_dims!r}")
+        in_dims = tuple(check_dim(d, f"in_dims[{k}]") for k, d in enumerate(self.in_dims))
+        set_checked(self, in_dims=in_dims, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
+        set_checked(self, seed=check_seed(self.seed))
+
+    def check_factors(self, xs: Sequence[Any]) -> tuple[list[Any], Backend]:
+        """Check one matrix per factor, all of one height, dtype and backend."""
+        if len(xs) != len(self.in_dims):
+            raise ValueError(f"expected {len(self.in_dims)} factors, got {len(xs)}")
+        checked = [check_rows(x, f"xs[{k}]", d)[0] for k, (x, d) in enumerate(zip(xs, self.in_dims, strict=True))]
+        first = checked[0]
+        for k, x in enumerate(checked):
+            check_agreement(x, f"xs[{k}]", first)
+        return checked, get_backend(*(_entries(x) for x in checked))
+
+    def check_cotangent(self, ct: Array, xs: Sequence[Any]) -> Array:
+        ct, backend = check_matrix(ct, "ct", columns=self.sketch_dim)
+        if backend is not get_backend(_entries(xs[0])):
+            raise MixedBackendError(f"expected ct on the backend of the factors, got {backend.name}")
+        check_agreement(ct, "ct", xs[0])
+        return ct
+
+
+def _entries(x: Any) -> Array:
+    """The array of a matrix that tells its backend."""
+    return x.data if hasattr(x, "tocsr") else x
+
+
+def check_agreement(x: Any, name: str, first: Any) -> None:
+    if x.shape[0] != first.shape[0]:
+        raise ValueError(f"expected {name} of {first.shape[0]} rows, as xs[0], got {x.shape[0]}")
+    if x.dtype != first.dtype:
+        raise TypeError(f"expected {name} of dtype {first.dtype}, as xs[0], got {x.dtype}")
+
+
+def set_checked(sketch: object, **values: Any) -> None:
+    """Store checked fields of a frozen sketch, so that equal sketches hold equal Python ints."""
+    for name, value in values.items():
+        object.__setattr__(sketch, name, value)
+
+
+def check_dim(value: Any, name: str) -> int:
+    """Return a dimension: 1 <= value < 2**31."""
+    return check_int(value, name, minimum=1, maximum=MAX_DIM)
+
+
+def is_sparse(x: Any) -> bool:
+    """Whether `x` is a SciPy or CuPy sparse matrix, told without importing either."""
+    return hasattr(x, "tocsr") and type(x).__module__.partition(".")[0] in ("scipy", "cupyx")
+
+
+def check_rows(x: Any, name: str, in_dim: int) -> tuple[Any, Backend]:
+    """Check samples, dense or sparse, and return them C-contiguous or in canonical CSR, with their backend.
+
+    Canonical CSR has sorted column indices without duplicates; then a kernel adds the terms of a row in the
+    order in which it would meet them in the dense row, and both give the same bits.
+    """
+    if not is_sparse(x):
+        return check_matrix(x, name, columns=in_dim)
+    check_dtype(x, name)
+    if x.ndim != 2 or x.shape[1] != in_dim:
+        raise ValueError(f"expected {name} of shape (n, {in_dim}), got {x.shape}")
+    if x.shape[0] == 0:
+        raise ValueError(f"expected {name} with at least one row and one column, got shape {x.shape}")
+    csr = _canonical(x.tocsr())
+    backend = get_backend(csr.data)
+    check_finite(csr.data, f"{name}.data")
+    return csr, backend
+
+
+def check_start(x: Any, start: Any, in_dim: int) -> tuple[int, int]:
+    """Return the first column and the number of columns of a part of a row; refuse a part that reaches too far."""
+    start = check_int(start, "start", maximum=in_dim - 1)
+    width = x.shape[1] if getattr(x, "ndim", 0) == 2 else 1
+    if width > in_dim - start:
+        raise ValueError(f"expected x of at most {in_dim - start} columns from start {start} on, got {width}")
+    return start, width
+
+
+def _canonical(csr: Any) -> Any:
+    """Sort and merge the entries of each row, in a copy where there is anything to do."""
+    if csr.has_canonical_format:
+        return csr
+    csr = csr.copy()  # the caller's matrix stays as it is
+    csr.sum_duplicates()
+    return csr
+
+
+def row_tiles(n_rows: int, row_bytes: int, tile_bytes: int = TILE_BYTES) -> Iterator[slice]:
+    """Slices of rows whose scratch takes about `tile_bytes`; every row is computed alone, so tiles never show."""
+    step = max(1, tile_bytes // row_bytes)
+    for start in range(0, n_rows, step):
+        yield slice(start, min(start + step, n_rows))
+
+
+def dense_rows(x: Any, rows: slice) -> Array:
+    """Rows of a dense matrix as a view, of a sparse one as a new dense tile."""
+    return x[rows].toarray() if is_sparse(x) else x[rows]
+
+
+def quiet() -> Any:
+    """Silence NumPy about overflow while `check_range` is to follow."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
+def check_range(out: Array, name: str) -> Array:
+    """Return a result, or refuse it where finite input left the range of its dtype."""
+    try:
+        check_finite(out, name)
+    except ValueError:
+        raise OverflowError(f"expected {name} within the range of {out.dtype}; scale the input down") from None
+    return out
+
+
+class TableCache:
+    """Arrays by key, least recently used first out, bounded by bytes; may be used from several threads."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._held: OrderedDict[Hashable, tuple[Array, ...]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, build: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
+        """Arrays of `key`, built at the first request. Tables larger than the bound are not kept."""
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        tables = build()  # outside the lock: two threads may build the same tables, to the same bits
+        with self._lock:
+            if key not in self._held and _size(tables) <= self.max_bytes:
+                self._held[key] = tables
+                self._bytes += _size(tables)
+                while self._bytes > self.max_bytes:
+                    _, oldest = self._held.popitem(last=False)
+                    self._bytes -= _size(oldest)
+        return tables
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._held.clear()
+            self._bytes = 0
+
+
+def _size(tables: tuple[Array, ...]) -> int:
+    return sum(int(table.nbytes) for table in tables)
+
+
+TABLES = TableCache(CACHE_BYTES)
+
+
+def memoised(
+    sketch: Hashable, build: Callable[[Any, Backend, Any], tuple[Array, ...]], backend: Backend, dtype: Any
+) -> tuple[Array, ...]:
+    """Tables ``build(sketch, backend, dtype)`` of a sketch, kept per backend, device and dtype."""
+    device = backend.xp.cuda.runtime.getDevice() if backend.name == "cupy" else 0
+    key = (build.__qualname__, sketch, backend.name, backend.target, device, str(dtype))
+    return TABLES.get(key, lambda: build(sketch, backend, dtype))

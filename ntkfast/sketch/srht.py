@@ -1,0 +1,194 @@
+"""Subsampled randomized Hadamard transform: random signs, Walsh-Hadamard transform, a sample of its rows.
+
+Letters: d input width, p the power of two at or above d, m sketch width, D random signs, H the p x p matrix of +1
+and -1 of Sylvester, P the m sampled rows.
+
+The sample is *balanced*: it runs through random permutations of all p rows, one after another, and stops after m.
+So no row is drawn twice before every row was drawn once, m may exceed p, and the variance is that of sampling
+without replacement. For m a multiple of p the transform is an isometry.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._check import check_matrix
+from .._typing import Array
+from ..backends import Backend
+from ..kernels import countsketch, hadamard, philox
+from ._base import LinearSketch, Stream, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
+
+__all__ = ["SRHT"]
+
+
+@dataclass(frozen=True, slots=True)
+class HadamardSample:
+    """The linear map ``scale P H D`` of unchecked row tiles; also one half of a TensorSRHT.
+
+    Attributes
+    ----------
+    in_dim, n_rows : int
+        d and m.
+    key : int
+        Of the stream from which the keys of D and P are derived.
+    scale : float
+    """
+
+    in_dim: int
+    n_rows: int
+    key: int
+    scale: float
+
+    @property
+    def order(self) -> int:
+        """The order p of H."""
+        return 1 << (self.in_dim - 1).bit_length()
+
+    def project(self, x: Array, backend: Backend, out: Array) -> None:
+        """Write ``scale P H D x`` of each row of `x` (n, d) to `out` (n, m)."""
+        sign, rows, ones = memoised(self, _sample_tables, backend, x.dtype)
+        padded = backend.xp.empty((x.shape[0], self.order), x.dtype)
+        backend.xp.multiply(x, sign, out=padded[:, : self.in_dim])
+        padded[:, self.in_dim :] = 0
+        with quiet():
+            backend.launch(hadamard.transform, padded, padded)
+        backend.launch(countsketch.adjoint, padded, rows, ones, out)
+
+    def pull(self, z: Array, backend: Backend, out: Array) -> None:
+        """Write the transpose, ``scale D H P^T z`` of each row of `z` (n, m), to `out` (n, d)."""
+        sign, rows, ones = memoised(self, _sample_tables, backend, z.dtype)
+        padded = backend.xp.empty((z.shape[0], self.order), z.dtype)
+        with quiet():
+            backend.launch(countsketch.apply, z, rows, ones, padded)
+            backend.launch(hadamard.transform, padded, padded)
+        backend.xp.multiply(padded[:, : self.in_dim], sign, out=out)
+
+    def tile_bytes(self, dtype: Any) -> int:
+        """Bytes of scratch per row."""
+        return int((self.order + self.n_rows) * np.dtype(dtype).itemsize)
+
+
+def _sample_tables(sample: HadamardSample, backend: Backend, dtype: Any) -> tuple[Array, ...]:
+    """Signs times scale (d,), sampled rows of H (1, m), and ones (1, m): sampling is a CountSketch without signs."""
+    sign = backend.xp.empty(sample.in_dim, dtype)
+    backend.launch(philox.signs, philox.derive_key(sample.key, 0), 0, sign)
+    sign *= sign.dtype.type(sample.scale)
+    rows = balanced_rows(philox.derive_key(sample.key, 1), sample.order, sample.n_rows, backend)
+    return sign, rows[None], backend.xp.ones((1, sample.n_rows), dtype)
+
+
+def balanced_rows(key: int, n_rows: int, n_samples: int, backend: Backend) -> Array:
+    """Draw `n_samples` of `n_rows` rows by running through random permutations of all of them.
+
+    A permutation sorts random words of 64 bits; 32 bits would tie too often.
+    """
+    rounds = -(-n_samples // n_rows)
+    words = backend.xp.empty((rounds, n_rows, 2), np.uint32)
+    backend.launch(philox.bits, key, 0, words.reshape(-1))
+    words = words.astype(np.uint64)
+    order = (words[..., 0] << np.uint64(32) | words[..., 1]).argsort(axis=1)
+    return order.reshape(-1)[:n_samples].astype(np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class SRHT(LinearSketch):
+    """Subsampled randomized Hadamard transform: ``S x = P H D x / sqrt(sketch_dim)``.
+
+    D are random signs, H the Walsh-Hadamard matrix of order p, the power of two at or above `in_dim`, and P samples
+    `sketch_dim` of its rows, each ``floor(sketch_dim / p)`` or ``ceil(sketch_dim / p)`` times: without replacement as
+    far as possible. ``E <S x, S y> = <x, y>``.
+
+    Parameters
+    ----------
+    in_dim, sketch_dim : int
+        Input and output width, 1 <= width < 2**31. Either may be the larger one.
+    seed : int
+        Key of the random stream, 0 <= seed < 2**64.
+
+    Notes
+    -----
+    Variance of ``<S x, S y>``, exactly, with ``k = sketch_dim mod p``:
+
+        (|x|^2 |y|^2 + <x, y>^2 - 2 sum_i x_i^2 y_i^2) / sketch_dim * (k / sketch_dim) (p - k) / (p - 1)
+
+    For ``sketch_dim < p`` the last two factors are ``(p - sketch_dim) / (p - 1)``, the gain over sampling with
+    replacement; for k = 0 the variance is 0: S is an isometry.
+
+    Cost per row: ``p log2 p`` additions; memory: the result and a tile of padded rows. Sparse input is made dense
+    tile by tile and costs the same as dense input; use `CountSketch` or `SparseJL` where cost should follow nnz.
+
+    Determinism: bitwise across targets, runs, tiles of rows and thread counts; on a GPU the sums have the same order.
+
+    Backends: numpy, cupy.
+
+    References
+    ----------
+    Ailon, Chazelle. The fast Johnson-Lindenstrauss transform and approximate nearest neighbors. SIAM J. Computing 39,
+      2009.
+    Tropp. Improved analysis of the subsampled randomized Hadamard transform. Adv. Adaptive Data Analysis 3, 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.ones((1, 8))
+    >>> z = SRHT(8, 8, seed=0).apply(x)
+    >>> float((z * z).sum())
+    8.0
+    """
+
+    def apply(self, x: Any) -> Array:
+        """Sketch of each row.
+
+        Parameters
+        ----------
+        x : array or sparse matrix, shape (n, in_dim), float32 or float64
+            Rows are samples. Sparse rows are made dense, a tile at a time.
+
+        Returns
+        -------
+        array, shape (n, sketch_dim), dtype and backend of `x`
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
+        OverflowError
+            The sketch leaves the range of the dtype.
+        """
+        x, backend = check_rows(x, "x", self.in_dim)
+        sample = self._sample()
+        out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
+        for rows in row_tiles(x.shape[0], sample.tile_bytes(x.dtype)):
+            sample.project(dense_rows(x, rows), backend, out[rows])
+        return check_range(out, "the sketch")
+
+    def adjoint(self, z: Array) -> Array:
+        """Transpose of `apply`.
+
+        Parameters
+        ----------
+        z : array, shape (n, sketch_dim), float32 or float64
+
+        Returns
+        -------
+        array, shape (n, in_dim), dtype and backend of `z`
+
+        Raises
+        ------
+        TypeError, ValueError
+            `z` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
+        OverflowError
+            The result leaves the range of the dtype.
+        """
+        z, backend = check_matrix(z, "z", columns=self.sketch_dim)
+        sample = self._sample()
+        out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
+        for rows in row_tiles(z.shape[0], sample.tile_bytes(z.dtype)):
+            sample.pull(z[rows], backend, out[rows])
+        return check_range(out, "the sketch")
+
+    def _sample(self) -> HadamardSample:
+        key = philox.derive_key(self.seed, Stream.SRHT)
+        return HadamardSample(self.in_dim, self.sketch_dim, key, 1.0 / math.sqrt(self.sketch_dim))
