@@ -1,0 +1,51 @@
+"""Cases of ntkfast/kernels/countsketch.py: all in one bucket, more buckets than columns, colliding nonzeros."""
+
+import numpy as np
+import scipy.sparse
+from hypothesis import strategies as st
+from kernels.cases import Case, garbage, kinds, seeds, sizes, values
+
+
+def _tables(d, m, nnz, seed, dtype):
+    """Buckets (the first table row in one bucket for every fifth seed) and signs."""
+    rng = np.random.default_rng(seed)
+    bucket = rng.integers(0, m, (nnz, d)).astype(np.int32)
+    if seed % 5 == 0:
+        bucket[0] = m - 1
+    return bucket, rng.choice([-1.0, 1.0], (nnz, d)).astype(dtype)
+
+
+def _build(make):
+    """Strategy of what `make(n, d, m, nnz, seed, kind)` returns."""
+    return st.builds(make, sizes(18), sizes(40), sizes(20), st.integers(1, 3), seeds, kinds)
+
+
+def _apply(dtype):
+    def make(n, d, m, nnz, seed, kind):
+        return values((n, d), dtype, seed, kind), *_tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
+
+    return _build(make)
+
+
+def _adjoint(dtype):
+    def make(n, d, m, nnz, seed, kind):
+        return values((n, m), dtype, seed, kind), *_tables(d, m, nnz, seed, dtype), garbage((n, d), dtype)
+
+    return _build(make)
+
+
+def _apply_sparse(dtype):
+    def make(n, d, m, nnz, seed, kind):
+        dense = values((n, d), dtype, seed, kind)
+        x = scipy.sparse.csr_array(dense * (np.random.default_rng(seed).random((n, d)) < 0.4))
+        index = (x.indices.astype(np.int32), x.indptr.astype(np.int32))
+        return x.data, *index, *_tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
+
+    return _build(make)
+
+
+CASES = {
+    "countsketch.apply": Case(_apply, small={"_RANGE": 8}),
+    "countsketch.apply_sparse": Case(_apply_sparse, small={"_RANGE": 8}),
+    "countsketch.adjoint": Case(_adjoint, small={"_STRIP": 8}),
+}

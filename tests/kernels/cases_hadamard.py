@@ -1,0 +1,19 @@
+"""Cases of ntkfast/kernels/hadamard.py: every path, by the width against the block."""
+
+import numpy as np
+from hypothesis import strategies as st
+from kernels.cases import Case, garbage, kinds, seeds, sizes, values
+
+
+def _transform(dtype):
+    def make(n, order, seed, kind):
+        return values((n, 1 << order), dtype, seed, kind), garbage((n, 1 << order), dtype)
+
+    return st.builds(make, sizes(5), st.integers(0, 8), seeds, kinds)
+
+
+def _wide(dtype):
+    return np.empty((1, 2**15), dtype), np.empty((1, 2**15), dtype)
+
+
+CASES = {"hadamard.transform": Case(_transform, small={"_BLOCK": 32, "_STRIP": 4}, large=_wide)}
