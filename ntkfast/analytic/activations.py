@@ -93,8 +93,8 @@ class Activation:
     --------
     >>> import numpy as np
     >>> q = np.ones((1, 1))
-    >>> closed_form("sin").dual(np, q, q, np.array([0.5])).k.round(6)  # exp(-1) sinh(0.5)
-    array([0.191702])
+    >>> closed_form("sin").dual(np, q, q, np.array([[0.5]])).k.round(4)  # exp(-1) sinh(0.5)
+    array([[0.1917]])
     """
 
     name: str

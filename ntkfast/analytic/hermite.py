@@ -31,7 +31,7 @@ from .activations import Activation
 
 __all__ = ["HermiteExpansion", "expand"]
 
-# Below this standard deviation a point is treated as if it had it: a_i / s^r would be rounding error only.
+# Below this standard deviation the coefficients of the derivatives are taken at it: a_i / s^r would be rounding error.
 _SMALLEST = 1e-4
 
 _EXTRA = 3  # derivatives up to phi''' are asked for
@@ -68,7 +68,7 @@ def expand(phi: Callable[[Array], Array], *, degree: int = 64, nodes: int = 256,
     it falls geometrically in `degree` (slowly for saturating functions at large variances, where they look like a
     step). For a kink like relu's it falls as degree^(-3/2) in k and degree^(-1/2) in kdot, and the quadrature itself
     errs by about 1 / nodes: use the closed form of a kinked activation.
-    Zero vectors without biases: the variance is taken as at least 1e-8.
+    Derivatives of phi are taken at variances of at least 1e-8 (zero vectors without biases); phi itself is not.
     Cost: `nodes` values of phi per point and layer, and about 6 `degree` operations per entry and layer.
 
     Examples
@@ -105,7 +105,11 @@ def _quadrature(degree: int, nodes: int) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class HermiteExpansion:
-    """The functions of `expand`'s record; a point's table is (variance, a_0, ..., a_(degree + 3))."""
+    """The functions of `expand`'s record.
+
+    A point's table is (variance, a_0, ..., a_degree, reciprocal, c_1, ..., c_(degree + 3)): c is a where the
+    variance is above the smallest one for derivatives, else a of that one; reciprocal is 1 / s of c.
+    """
 
     phi: Callable[[Array], Array]
     degree: int
@@ -113,20 +117,25 @@ class HermiteExpansion:
     tolerance: float
 
     def points(self, xp: ModuleType, q: Array) -> Array:
-        """Table (degree + 5, n) of variances q (n,)."""
+        """Table (2 degree + 6, n) of variances q (n,)."""
+        energy, direct = self._coefficients(xp, q)
+        self._check_energy(xp, energy, direct, q)
+        larger = xp.maximum(q, _SMALLEST**2)
+        slopes = self._coefficients(xp, larger)[1] if bool((q < larger).any()) else direct
+        return xp.concatenate([q[None], direct[: self.degree + 1], 1 / xp.sqrt(larger)[None], slopes[1:]])
+
+    def _coefficients(self, xp: ModuleType, q: Array) -> tuple[Array, Array]:
+        """E[phi^2] (n,) and a_0, ..., a_(degree + 3) (degree + 4, n)."""
         z, matrix = (xp.asarray(array) for array in _quadrature(self.degree, self.nodes))
-        q = xp.maximum(q, _SMALLEST**2)
         argument = xp.sqrt(q)[:, None] * z
         values = xp.asarray(self.phi(argument))
         if values.shape != argument.shape or not bool(xp.isfinite(values).all()):
             what = "NaN or inf" if values.shape == argument.shape else f"shape {values.shape} for {argument.shape}"
             raise ValueError(f"expected activation to map an array to a finite array of its shape, got {what}")
-        coefficients = values @ matrix
-        self._check_energy(xp, values**2 @ matrix[:, 0], coefficients, q)
-        return xp.concatenate([q[None], coefficients.T])
+        return values**2 @ matrix[:, 0], (values @ matrix).T
 
     def _check_energy(self, xp: ModuleType, energy: Array, coefficients: Array, q: Array) -> None:
-        missing = energy - (coefficients[:, : self.degree + 1] ** 2).sum(axis=1)
+        missing = energy - (coefficients[: self.degree + 1] ** 2).sum(axis=0)
         worst = int((missing - self.tolerance * energy).argmax())
         if float(missing[worst]) > self.tolerance * float(energy[worst]):
             warnings.warn(
@@ -138,40 +147,45 @@ class HermiteExpansion:
             )
 
     def _sum(self, p1: Array, p2: Array, c: Array, r1: int, r2: int) -> Array:
-        """E[phi^(r1)(u) phi^(r2)(v)] times s1^r1 s2^r2, by Horner's rule in c."""
+        """E[phi^(r1)(u) phi^(r2)(v)] by Horner's rule in c."""
         total = 0.0 * c
         for i in range(self.degree, -1, -1):
-            left = math.sqrt(math.prod(range(i + 1, i + r1 + 1))) * p1[1 + i + r1]
-            right = math.sqrt(math.prod(range(i + 1, i + r2 + 1))) * p2[1 + i + r2]
             total *= c
-            total += left * right
-        return total
+            total += self._term(p1, i, r1) * self._term(p2, i, r2)
+        reciprocal1, reciprocal2 = p1[self.degree + 2], p2[self.degree + 2]
+        return total * (reciprocal1**r1 * reciprocal2**r2)
 
-    def _correlation(self, xp: ModuleType, p1: Array, p2: Array, q12: Array) -> tuple[Array, Array, Array]:
-        i1, i2 = 1 / xp.sqrt(p1[0]), 1 / xp.sqrt(p2[0])
-        return i1, i2, xp.clip(q12 * i1 * i2, -1, 1)
+    def _term(self, p: Array, i: int, r: int) -> Array:
+        """Coefficient i of phi^(r), times s^r."""
+        if r == 0:
+            return p[1 + i]
+        return math.sqrt(math.prod(range(i + 1, i + r + 1))) * p[self.degree + 2 + i + r]
+
+    def _correlation(self, xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Array:
+        s1, s2 = xp.sqrt(p1[0]), xp.sqrt(p2[0])
+        return xp.clip(q12 / xp.where(s1 > 0, s1, 1) / xp.where(s2 > 0, s2, 1), -1, 1)
 
     def dual(self, xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
         """See `Activation`."""
-        i1, i2, c = self._correlation(xp, p1, p2, q12)
-        return Dual(self._sum(p1, p2, c, 0, 0), i1 * i2 * self._sum(p1, p2, c, 1, 1))
+        c = self._correlation(xp, p1, p2, q12)
+        return Dual(self._sum(p1, p2, c, 0, 0), self._sum(p1, p2, c, 1, 1))
 
     def derivatives(self, xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Derivatives:
         """See `Activation`; dk/dq1 = E[phi'' phi] / 2, dkdot/dq1 = E[phi''' phi'] / 2, dkdot/dq12 = E[phi'' phi'']."""
-        i1, i2, c = self._correlation(xp, p1, p2, q12)
+        c = self._correlation(xp, p1, p2, q12)
         return Derivatives(
             self._sum(p1, p2, c, 0, 0),
-            i1 * i2 * self._sum(p1, p2, c, 1, 1),
-            i1 * i1 * self._sum(p1, p2, c, 2, 0) / 2,
-            i2 * i2 * self._sum(p1, p2, c, 0, 2) / 2,
-            i1 * i1 * i1 * i2 * self._sum(p1, p2, c, 3, 1) / 2,
-            i1 * i2 * i2 * i2 * self._sum(p1, p2, c, 1, 3) / 2,
-            (i1 * i2) * (i1 * i2) * self._sum(p1, p2, c, 2, 2),
+            self._sum(p1, p2, c, 1, 1),
+            self._sum(p1, p2, c, 2, 0) / 2,
+            self._sum(p1, p2, c, 0, 2) / 2,
+            self._sum(p1, p2, c, 3, 1) / 2,
+            self._sum(p1, p2, c, 1, 3) / 2,
+            self._sum(p1, p2, c, 2, 2),
         )
 
     def diagonal(self, xp: ModuleType, q: Array) -> Diagonal:
         """See `Activation`; the slope is E[phi'' phi] + E[phi'^2]."""
         table = self.points(xp, q)
         one = xp.ones_like(q)
-        kdot = self._sum(table, table, one, 1, 1) / table[0]
-        return Diagonal(self._sum(table, table, one, 0, 0), kdot, self._sum(table, table, one, 2, 0) / table[0] + kdot)
+        kdot = self._sum(table, table, one, 1, 1)
+        return Diagonal(self._sum(table, table, one, 0, 0), kdot, self._sum(table, table, one, 2, 0) + kdot)

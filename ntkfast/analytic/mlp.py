@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .._check import check_int, check_pair, check_real
 from .._typing import Array
 from ..zonal import zonal
@@ -223,25 +225,36 @@ def _kernels(
             raise ValueError("expected x2=None with diagonal=True, got an array")
         points = prepare(x1, "x1", network)
         return points.variances[-1].astype(x1.dtype), points.ntk.astype(x1.dtype)
-    if _is_zonal(network):
+    if _is_zonal(x1, x2, network):
         return _zonal_kernels(x1, x2, network, max_memory, wanted)
     return gram(x1, x2, network, nngp=wanted[0], ntk=wanted[1], max_memory=max_memory)
 
 
-def _is_zonal(network: Network) -> bool:
-    """No biases, and an activation that `zonal` knows by name: the kernel is scale |x| |y| k(angle)."""
+def _is_zonal(x1: Array, x2: Array | None, network: Network) -> bool:
+    """No biases, and an activation that `zonal` knows by name: the kernel is scale |x| |y| k(angle).
+
+    Kernels near the ends of the dtype's range are left to the recursion, which checks them point by point.
+    """
     named = network.activation is CLOSED_FORMS.get(network.activation.name)
-    return network.b_std == 0 and network.activation.slopes is not None and named
+    if network.b_std > 0 or network.activation.slopes is None or not named:
+        return False
+    largest = max(float(side) for x in (x1, x2) if x is not None for side in (x.max(), -x.min()))
+    scale = _log_scale(network, x1.shape[1])
+    bound = scale + 2 * math.log(max(largest, 1e-300)) + math.log(x1.shape[1] * (network.depth + 1))
+    return max(bound, scale) < math.log(np.finfo(str(x1.dtype)).max) / 2 and scale > -300
+
+
+def _log_scale(network: Network, width: int) -> float:
+    """Logarithm of the factor of |x| |y| in a bias-free kernel."""
+    assert network.activation.slopes is not None
+    layer = 2 * math.log(network.W_std) + math.log(network.activation.slopes.gain)
+    return 2 * math.log(network.W_std) - math.log(width) + network.depth * layer
 
 
 def _zonal_kernels(
     x1: Array, x2: Array | None, network: Network, max_memory: Any, wanted: tuple[bool, bool]
 ) -> tuple[Any, Any]:
-    prepare(x1, "x1", network)
-    if x2 is not None:
-        prepare(x2, "x2", network)
-    assert network.activation.slopes is not None
-    scale = network.W_std**2 / x1.shape[1] * (network.W_std**2 * network.activation.slopes.gain) ** network.depth
+    scale = math.exp(_log_scale(network, x1.shape[1]))
     name = network.activation.name
     kinds = [kind for kind, want in zip(("nngp", "ntk"), wanted, strict=True) if want]
     functions = [zonal(network.depth, activation=name, kind=kind) for kind in kinds]

@@ -30,14 +30,10 @@ from .._check import memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import recursion as kernels
-from ._angles import unit_rows
+from ._angles import close_threshold, unit_rows
 from .activations import Activation, Slopes
 
-__all__ = ["Network", "Points", "gram", "prepare"]
-
-# 1 - cos t below which the angle is recomputed from the chord: where the rounding error eps of a cosine, eps / sin t in
-# the angle, would exceed about 1e-13 or 2e-6.
-THRESHOLD = {"float32": 2e-3, "float64": 1e-5}
+__all__ = ["Network", "Points", "gram", "input_threshold", "prepare"]
 
 _TILE_ROWS = 512
 _CACHED = 2**15  # entries that go through all layers of array expressions at a time
@@ -51,6 +47,11 @@ class Network:
     W_std: float
     b_std: float
     activation: Activation
+
+    @property
+    def squares(self) -> tuple[float, float]:
+        """W_std^2 and b_std^2; inf, not an OverflowError, where they overflow."""
+        return self.W_std * self.W_std, self.b_std * self.b_std
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def prepare(x: Array, name: str, network: Network) -> Points:
 
 def _diagonal(xp: ModuleType, deviation: Array, network: Network) -> tuple[list[Array], Array]:
     """Variances of all layers and the diagonal of the tangent kernel, from W_std |x| / sqrt(d)."""
-    weight, bias = network.W_std**2, network.b_std**2
+    weight, bias = network.squares
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by _check_range
         variances = [deviation**2 + bias]
         ntk = variances[0]
@@ -113,7 +114,7 @@ def _diagonal(xp: ModuleType, deviation: Array, network: Network) -> tuple[list[
 def _check_range(xp: ModuleType, variances: list[Array], ntk: Array, x: Array, name: str, network: Network) -> None:
     """Refuse a kernel that the dtype cannot hold: by Cauchy and Schwarz no entry exceeds the diagonal."""
     limit = float(np.finfo(str(x.dtype)).max) / 16
-    if max(network.W_std**2, network.b_std**2) > limit:
+    if max(network.squares) > limit:
         raise ValueError(
             f"expected W_std and b_std whose squares fit {x.dtype}, got {network.W_std} and {network.b_std}"
         )
@@ -121,8 +122,16 @@ def _check_range(xp: ModuleType, variances: list[Array], ntk: Array, x: Array, n
     if bool(bad.any()):
         raise ValueError(
             f"expected {name} for which the kernel fits {x.dtype}, got an overflow at row {int(bad.argmax())}; "
-            f"scale {name} or W_std down, or use float64"
+            f"scale {name} or W_std down"
         )
+
+
+def input_threshold(unit: Array, network: Network, slopes: Slopes) -> Any:
+    """1 - abs(cos) of two unit rows below which the angle is recomputed from the chord.
+
+    At t = 0 the tangent kernel without biases has the relative slope r depth / pi, and biases only lower it.
+    """
+    return close_threshold(unit, slopes.ratio * network.depth / math.pi)
 
 
 def _shares(xp: ModuleType, weight: Array, network: Network, slopes: Slopes) -> list[Array]:
@@ -211,7 +220,7 @@ def _homogeneous_tile(
     cosine = unit1 @ unit2.T
     out = [xp.empty_like(cosine) if wanted else xp.empty((0, 0), cosine.dtype) for wanted in (nngp, ntk)]
     real = cosine.dtype.type
-    constants = real(slopes.ratio), real(network.W_std**2 * slopes.gain), real(THRESHOLD[str(cosine.dtype)])
+    constants = real(slopes.ratio), real(network.squares[0] * slopes.gain), input_threshold(unit1, network, slopes)
     backend.launch(kernels.walk, cosine, unit1, unit2, table1, table2, *constants, *out)
     return out[0], out[1]
 
@@ -246,7 +255,7 @@ def _layers(
     xp: ModuleType, products: Array, tables: list[tuple[Array, Array]], network: Network
 ) -> tuple[Array, Array]:
     """K_depth and Theta_depth from W_std^2 <x, y> / d."""
-    weight, bias = network.W_std**2, network.b_std**2
+    weight, bias = network.squares
     covariance = products + bias
     theta = covariance
     for p1, p2 in tables:
