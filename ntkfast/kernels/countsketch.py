@@ -174,7 +174,8 @@ def _add_tile(sums, owner, b, term, pending):
 @shared
 def _store(sums, first_bucket, out):
     cuda.syncthreads()
-    for b in range(cuda.threadIdx.x, min(_RANGE, out.size - first_bucket), cuda.blockDim.x):
+    n_rest = out.size - first_bucket
+    for b in range(cuda.threadIdx.x, _RANGE if n_rest > _RANGE else n_rest, cuda.blockDim.x):
         out[first_bucket + b] = sums[b]
     cuda.syncthreads()
 

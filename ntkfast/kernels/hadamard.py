@@ -158,7 +158,8 @@ def _chunk_kernel(x, width, out):
     """All stages within chunks of `width` or fewer elements."""
     chunk = cuda.shared.array(_BLOCK, out.dtype)
     for first in range(cuda.blockIdx.x * _BLOCK, out.size, cuda.gridDim.x * _BLOCK):
-        size = min(_BLOCK, out.size - first)
+        size = out.size - first
+        size = _BLOCK if size > _BLOCK else size
         for k in range(cuda.threadIdx.x, size, cuda.blockDim.x):
             chunk[k] = x[first + k]
         cuda.syncthreads()

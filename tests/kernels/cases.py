@@ -6,7 +6,7 @@ How to add a kernel's cases: write ``cases_<file>.py`` beside this file, for ``n
 
 ``arguments(dtype)`` is a hypothesis strategy of the positional arguments, outputs included. Fill an output that is to
 be overwritten with ``garbage``, so that a kernel that forgets an element is caught. Draw sizes down to 1 (and 0 where
-that is valid) and up to a few times `TINY_BLOCK`, and values with ``values``: zeros and denormals are among them. Nothing
+that is valid) and up to a few times `TINY_BLOCK`, and values with ``values``: some are zeros or denormals. Nothing
 else is needed: what is compiled to PTX, and for which types, is what the launcher launches with these arguments.
 
 ``Case.small`` names constants of the kernel's file that bound a block or a chunk; in the simulator they get these small
