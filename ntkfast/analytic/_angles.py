@@ -6,7 +6,7 @@ import numpy as np
 
 from .._typing import Array
 from ..backends import get_backend
-from ..kernels import zonal as kernel
+from ..kernels import arccos, zonal
 
 __all__ = ["angles", "close_threshold", "pair_angles", "unit_rows"]
 
@@ -32,7 +32,7 @@ def unit_rows(x: Array) -> tuple[Array, Array]:
     backend = get_backend(x)
     unit, norm = backend.xp.empty_like(x), backend.xp.empty(x.shape[0], x.dtype)
     floor = x.dtype.type(math.sqrt(np.finfo(str(x.dtype)).tiny))
-    backend.launch(kernel.normalize, x, floor, unit, norm)
+    backend.launch(zonal.normalize, x, floor, unit, norm)
     return unit, norm
 
 
@@ -67,18 +67,29 @@ def pair_angles(u1: Array, u2: Array) -> Array:
     return xp.where(near <= far, t, math.pi - t)
 
 
-def angles(u1: Array, u2: Array | None = None) -> Array:
-    """Angles between unit rows, (n1, n2), in [0, pi]; exact (chord lengths) for nearly parallel and opposite rows.
+def angles(u1: Array, u2: Array | None = None, *, slope: float = 1.0) -> Array:
+    """Angles between unit rows, accurate also where rows nearly coincide or oppose each other.
 
-    With `u2` None the matrix is symmetric and its diagonal exactly zero.
+    Parameters
+    ----------
+    u1 : array, shape (n1, d)
+        Unit rows, of `unit_rows`.
+    u2 : array, shape (n2, d), optional
+        None is u1 itself: the result is exactly symmetric, its diagonal exactly 0.
+    slope : float
+        Relative slope of what will be computed from the angles, for `close_threshold`.
+
+    Returns
+    -------
+    array, shape (n1, n2)
+        In [0, pi]. A zero row has the angle pi / 2 to all others.
+
+    Notes
+    -----
+    Cost: a matrix product, about 1 ns per entry, and O(d) for every pair that is too close for its product.
     """
-    xp = get_backend(u1).xp
+    backend = get_backend(u1)
     other = u1 if u2 is None else u2
-    t = xp.arccos(xp.clip(u1 @ other.T, -1, 1))
-    rows, columns = xp.nonzero(1 - xp.abs(xp.cos(t)) < close_threshold(u1, 1.0))
-    for start in range(0, rows.size, 4096):
-        i, j = rows[start : start + 4096], columns[start : start + 4096]
-        t[i, j] = pair_angles(u1[i], other[j])
-    if u2 is None:
-        xp.fill_diagonal(t, 0)
-    return t
+    out = backend.xp.matmul(u1, other.T)
+    backend.launch(arccos.angle, u1, other, close_threshold(u1, slope), 0, 0, int(u2 is None), out)
+    return out

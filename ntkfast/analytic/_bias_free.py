@@ -15,9 +15,11 @@ from ._angles import close_threshold, pair_angles, unit_rows
 
 __all__ = ["zonal_diagonal", "zonal_gram"]
 
-# Bytes of products that one matrix product writes before the kernel reads them: small enough for the last-level
-# cache, large enough for BLAS to run at full speed and for few changes between its threads and the kernel's.
-PANEL_BYTES = 1 << 22
+# Most bytes of products that are written before the kernel reads them. BLAS and the kernel have threads of their own,
+# and every change between them costs a wake-up (under load, many milliseconds): so panels are large rather than small.
+PANEL_BYTES = 1 << 26
+# NumPy computes half of u @ u.T and copies the other half in a plain loop, which pays from about this width on.
+SYMMETRIC_WIDTH = 64
 
 
 class _Rows(NamedTuple):
@@ -141,14 +143,34 @@ def _block(
     """Fill the block of `out` at `corner`, and its mirror image, panel by panel."""
     row, column = corner
     n1, n2 = first.unit.shape[0], second.unit.shape[0]
-    step = n1 if backend.name == "cupy" else max(1, PANEL_BYTES // (n2 * first.unit.dtype.itemsize))
+    n_panels = 1 if backend.name == "cupy" else -(-n1 * n2 * first.unit.dtype.itemsize // PANEL_BYTES)
+    step = -(-n1 // n_panels)
     for start in range(0, n1, step):
         stop = min(start + step, n1)
         # What lies left of the diagonal comes from the mirror.
-        left = start if mirror and row == column else 0
+        diagonal = mirror and row == column
+        left = start if diagonal else 0
         rows = _Rows(*(a[start:stop] for a in first))
         columns = _Rows(*(a[left:] for a in second))
         products = out[0, row + start : row + stop, column + left : column + n2]
-        backend.xp.matmul(rows.unit, columns.unit.T, out=products)
+        _multiply(rows.unit, columns.unit, stop - start if diagonal else 0, products, backend)
         place = (row + start, column + left, int(mirror))
         backend.launch(kernel.evaluate, rows.unit, columns.unit, rows.radius, columns.radius, *tables, *place, out)
+
+
+def _multiply(u1: Array, u2: Array, same: int, out: Array, backend: Backend) -> None:
+    """``u1 @ u2.T``, where u1 and u2 may share their first `same` rows.
+
+    Wide rows: the shared square by itself, of which NumPy then computes half. Narrow rows: in two parts, so that
+    NumPy does not recognize the shared square, whose other half it would complete by a slow loop.
+    """
+    matmul = backend.xp.matmul
+    if same and u1.shape[1] >= SYMMETRIC_WIDTH:
+        matmul(u1, u1.T, out=out[:, :same])
+        if same < u2.shape[0]:
+            matmul(u1, u2[same:].T, out=out[:, same:])
+        return
+    half = u1.shape[0] // 2 if same else 0
+    matmul(u1[half:], u2.T, out=out[half:])
+    if half:
+        matmul(u1[:half], u2.T, out=out[:half])

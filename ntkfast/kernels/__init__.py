@@ -3,12 +3,16 @@
 ``ALL`` enumerates every kernel, so that no test can forget one.
 """
 
-from . import countsketch, hadamard, philox, tensorsketch
+from . import arccos, countsketch, hadamard, philox, recursion, tensorsketch, zonal
 from ._kernel import Kernel
 
 __all__ = ["ALL", "Kernel"]
 
 ALL: tuple[Kernel, ...] = (
+    arccos.angle,
+    arccos.kappa,
+    arccos.kappa_of_angle,
+    arccos.slope,
     countsketch.adjoint,
     countsketch.apply,
     countsketch.apply_sparse,
@@ -18,5 +22,8 @@ ALL: tuple[Kernel, ...] = (
     philox.normal,
     philox.signs,
     philox.uniform,
+    recursion.walk,
     tensorsketch.multiply,
+    zonal.evaluate,
+    zonal.normalize,
 )

@@ -39,8 +39,8 @@ TILE_COLUMNS = 256  # columns of a CPU tile; four scratch rows of this length st
 CUDA_TILE = 16  # side of the square of entries that consecutive threads visit, for runs in the mirrored copy too
 
 # "reassoc" lets these sums run in vector lanes. The order is fixed by the compilation, and all terms are non-negative,
-# so that any order has a relative error of rounding only.
-_sum_jit = numba.njit(fastmath={*_kernel.FASTMATH, "reassoc"}, cache=False)
+# so that any order has a relative error of rounding only. No divisor here is 0: NumPy's error model spares the check.
+_sum_jit = numba.njit(fastmath={*_kernel.FASTMATH, "reassoc"}, error_model="numpy", cache=False)
 
 
 @_sum_jit
