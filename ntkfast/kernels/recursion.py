@@ -99,16 +99,19 @@ def _arcsine(dtype):
 
 
 @shared
-def _horner(total, coefficients, x):
-    for k in range(len(coefficients)):
-        total = total * x + coefficients[k]
+def _polynomial(high, low, x):
+    """Value at x. In two loops, as LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
+    total = high[0]
+    for k in range(1, len(high)):
+        total = total * x + high[k]
+    for k in range(len(low)):
+        total = total * x + low[k]
     return total
 
 
 @shared
-def _polynomial(high, low, x):
-    """Value at x. In two loops, as LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
-    return _horner(_horner(high[0], high[1:], x), low, x)
+def _positive(x, zero):
+    return zero if x < zero else x  # Numba's CUDA target has no max for functions that the CPU shares
 
 
 @shared
@@ -141,7 +144,7 @@ def _activation(v, v_opposite, ratio, high, low, two_over_pi, zero, half, one):
     y = chord - excess if near else (two - tilt) + (tilt - one) * chord - excess
     y_opposite = two - chord + excess if near else tilt - (tilt - one) * chord + excess
     kappa_0 = one - slope * t if near else one - tilt + slope * t
-    return max(y, zero), max(y_opposite, zero), kappa_0
+    return _positive(y, zero), _positive(y_opposite, zero), kappa_0
 
 
 def _reference(cosine, unit1, unit2, table1, table2, ratio, decay, threshold, nngp, ntk):
@@ -207,7 +210,7 @@ def _distance(u, v, sign, zero):
 @shared
 def _input(c, u, v, threshold, zero, half, one):
     """1 - cos t and 1 + cos t of two unit rows with the approximate cosine c."""
-    y, y_opposite = max(one - c, zero), max(one + c, zero)
+    y, y_opposite = _positive(one - c, zero), _positive(one + c, zero)
     if y < threshold:
         y = half * _distance(u, v, one, zero)
         y_opposite = one + one - y
@@ -226,8 +229,8 @@ def _input_row(c, u, unit2, threshold, y, y_opposite):
     zero, half, one = c.dtype.type(0), c.dtype.type(0.5), c.dtype.type(1)
     close = 0
     for j in range(len(c)):
-        y[j] = max(one - c[j], zero)
-        y_opposite[j] = max(one + c[j], zero)
+        y[j] = _positive(one - c[j], zero)
+        y_opposite[j] = _positive(one + c[j], zero)
         close += min(y[j], y_opposite[j]) < threshold
     if close > 0:
         for j in range(len(c)):
