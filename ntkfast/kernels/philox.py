@@ -100,8 +100,8 @@ def derive_key(seed: int, *tags: int) -> int:
     >>> derive_key(7, 1, 2) == derive_key(derive_key(7, 1), 2)
     True
     """
-    key = seed
-    for tag in tags:
+    key = int(seed)
+    for tag in map(int, tags):
         counter = (np.uint64(tag & 0xFFFFFFFF), np.uint64(tag >> 32), _U0, _U1)
         low, high, _, _ = plain(_philox)(*counter, np.uint64(key & 0xFFFFFFFF), np.uint64(key >> 32))
         key = int(high) << 32 | int(low)
