@@ -36,12 +36,14 @@ class Kernel(NamedTuple):
     cuda: Callable[..., None]
 
 
+# The error model "numpy" divides by zero without raising: with Python's, no loop with a division vectorizes.
+
 # Scalar functions: called by CPU kernels, and recompiled as device functions by CUDA kernels.
-shared = numba.njit(fastmath=set(FASTMATH), inline="never", cache=False)
+shared = numba.njit(fastmath=set(FASTMATH), error_model="numpy", inline="never", cache=False)
 
 # The same without fused multiply-adds: for results that must equal NumPy's bit for bit. (Left out, `fastmath`
 # would be inherited from the caller.)
-exact = numba.njit(fastmath=False, inline="never", cache=False)
+exact = numba.njit(fastmath=False, error_model="numpy", inline="never", cache=False)
 
 
 def plain(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +53,7 @@ def plain(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def cpu_jit(function: Callable[..., Any]) -> Any:
     """Compile a CPU kernel: parallel, cached on disk, releasing the GIL."""
-    return numba.njit(parallel=True, cache=True, nogil=True, fastmath=set(FASTMATH))(function)
+    return numba.njit(parallel=True, cache=True, nogil=True, fastmath=set(FASTMATH), error_model="numpy")(function)
 
 
 def cuda_jit(function: Callable[..., Any]) -> Any:
