@@ -79,3 +79,11 @@ def regression_results(task):
             key = (kernel, kind, float(parts[2].removeprefix("ridge")))
             results.setdefault(key, {})[parts[3]] = value
     return results
+
+
+def regression_corners(task, kernel, kind):
+    """First 5 x 5 entries of K(train, train) and K(test, train), e.g. of ("fashion", "relu3", "ntk")."""
+    prefix = f"{task}/{kernel}_{kind}/kernel_"
+    return archive("kernel_regression")[prefix + "train_corner"], archive("kernel_regression")[
+        prefix + "test_train_corner"
+    ]
