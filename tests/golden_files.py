@@ -83,7 +83,5 @@ def regression_results(task):
 
 def regression_corners(task, kernel, kind):
     """First 5 x 5 entries of K(train, train) and K(test, train), e.g. of ("fashion", "relu3", "ntk")."""
-    prefix = f"{task}/{kernel}_{kind}/kernel_"
-    return archive("kernel_regression")[prefix + "train_corner"], archive("kernel_regression")[
-        prefix + "test_train_corner"
-    ]
+    arrays, prefix = archive("kernel_regression"), f"{task}/{kernel}_{kind}/kernel_"
+    return arrays[prefix + "train_corner"], arrays[prefix + "test_train_corner"]

@@ -48,16 +48,16 @@ def test_network_of_a_callable_equals_the_closed_form():
 
 
 def test_a_kink_warns_of_its_missing_energy_and_converges():
-    """relu: sum of a_i^2 over i > N falls as N^(-3/2)."""
+    """relu: sum of a_i^2 over i > N falls as N^(-3/2), by 8 for a fourfold N."""
     q = np.array([[1.0]])
-    exact = float(closed_form("relu").dual(np, q, q, np.array([0.8])).k[0])
+    exact = float(closed_form("relu").dual(np, q, q, q[0]).k[0])
     errors = []
-    for degree in (8, 32, 128):
+    for degree in (4, 16, 64):
         record = expand(lambda z: np.maximum(z, 0), degree=degree, nodes=2000, tolerance=0.1)
         table = record.points(np, q[0])
-        errors.append(abs(float(record.dual(np, table, table, np.array([0.8])).k[0]) - exact))
-    assert errors[0] > errors[1]
-    assert errors[2] < 1e-5
+        errors.append(abs(float(record.dual(np, table, table, q[0]).k[0]) - exact))
+    assert errors[1] < errors[0] / 4
+    assert errors[2] < errors[1] / 4
     with pytest.warns(RuntimeWarning, match="misses a share"):
         ntk(np.eye(2), depth=1, activation=np.sign)
 
