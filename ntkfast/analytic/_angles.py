@@ -1,6 +1,7 @@
 """Unit rows, and angles between them that keep their digits where rows nearly coincide or oppose each other."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def unit_rows(x: Array) -> tuple[Array, Array]:
     return unit, norm
 
 
-def close_threshold(x: Array, slope: float) -> float:
+def close_threshold(x: Array, slope: float) -> Any:
     """Return the gap 1 - |c| below which a product c of unit rows is not accurate enough.
 
     An error e of c moves the angle by e / sin t, about e / sqrt(2 gap), and a kernel by `slope` = |dk/dt| / k times

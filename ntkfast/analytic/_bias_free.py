@@ -118,9 +118,9 @@ def _stack_tables(functions: Sequence[Zonal], x: Array, backend: Backend) -> _Ta
 
 def _block_rows(x1: Array, x2: Array, max_memory: int | None, backend: Backend) -> int:
     """Rows per block, so that the unit rows and radii of two blocks fit the budget."""
-    per_row = (x1.shape[1] + 1) * x1.dtype.itemsize
+    per_row = int((x1.shape[1] + 1) * x1.dtype.itemsize)
     budget = memory_budget(max_memory, backend, smallest=2 * per_row)
-    return min(max(x1.shape[0], x2.shape[0]), budget // (2 * per_row))
+    return min(int(max(x1.shape[0], x2.shape[0])), budget // (2 * per_row))
 
 
 def _rows(x: Array, scale: float) -> _Rows:

@@ -8,19 +8,20 @@ and of phi(z) = p z + q |z|, with r = q^2 / (p^2 + q^2) (relu 1/2, abs 1, linear
 
     kappa_0 = 1 - 2 r t / pi,     1 - kappa_1 = (1 - cos t) - (2 r / pi) (sin t - t cos t).
 
-kappa(c, kappa_0, kappa_1)                   relu, at cosines (n,); |c| > 1 by rounding is clipped
-slope(c, d_kappa_0, d_kappa_1)               their derivatives by c; that of kappa_0 is 1 / (pi sqrt(1 - c^2)), at |c| = 1
-                                             replaced by its value at the last cosine before
-kappa_of_angle(t, r, kappa_0, lost)          kappa_0 and lost = 1 - kappa_1 at angles (n,), 0 <= t <= pi: small angles
-                                             keep their digits
+kappa(c, kappa_0, kappa_1)
+    relu, at cosines (n,); |c| > 1 by rounding is clipped.
+slope(c, eps, d_kappa_0, d_kappa_1)
+    Their derivatives by c. That of kappa_0 is 1 / (pi sqrt(1 - c^2)), at |c| = 1 replaced by its value at the last
+    cosine before; eps is the distance of 1 to the float below.
+kappa_of_angle(t, r, kappa_0, lost)
+    kappa_0 and lost = 1 - kappa_1 at angles (n,), 0 <= t <= pi; small angles keep their digits.
 angle(u1, u2, threshold, row, column, mirror, out)
-                                             the block of out (N1, N2) at (row, column) holds c = u1 u2^T of unit rows
-                                             and is replaced by angles; where 1 - |c| < threshold they come from the chord
-                                             |u1 -+ u2|. With `mirror` 1: the upper triangle, copied to the lower one,
-                                             diagonal exactly 0; see also kernels/zonal.py.
+    The block of out (N1, N2) at (row, column) holds c = u1 u2^T of unit rows and is replaced by angles; where
+    1 - |c| < threshold they come from the chord |u1 -+ u2|. With `mirror` 1 only the upper triangle is computed, and
+    copied to the lower one, with an exact 0 on the diagonal; see also kernels/zonal.py.
 
 The arc cosine uses arcsin x = x + x z R(z), z = x^2 <= 1/4, R a polynomial of degree 12, on x = c for |c| < 1/2 and on
-x = sqrt((1 - |c|) / 2) beyond (arccos c = 2 arcsin x, or its supplement). Nothing branches, so loops become vector code.
+x = sqrt((1 - |c|) / 2) beyond (arccos c = 2 arcsin x, or its supplement). Nothing branches: loops become vector code.
 
 Promise: absolute error of angles below 1e-15 (float64) and 5e-7 (float32), of the rest a few units of rounding.
 """
@@ -93,13 +94,13 @@ def _arcsin(x):
 def _arccos(c):
     """Arc cosine, clipped to [0, pi]."""
     real = type(c)
-    one, half, pi = real(1), real(0.5), real(math.pi)
+    zero, one, half, pi = real(0), real(1), real(0.5), real(math.pi)
     a = abs(c)
     middle = a < half
-    x = c if middle else math.sqrt(max(one - a, real(0)) * half)
-    bow = _arcsin(x)
+    gap = one - a if a < one else zero
+    bow = _arcsin(c if middle else math.sqrt(half * gap))
     outer = bow + bow
-    return half * pi - bow if middle else (outer if c > real(0) else pi - outer)
+    return half * pi - bow if middle else (outer if c > zero else pi - outer)
 
 
 @shared
@@ -114,7 +115,7 @@ def _kappas(c):
     """(kappa_0, kappa_1) of relu at a cosine."""
     real = type(c)
     one, pi = real(1), real(math.pi)
-    c = min(max(c, -one), one)
+    c = -one if c < -one else (one if c > one else c)
     t = _arccos(c)
     return one - t / pi, (math.sqrt((one - c) * (one + c)) + (pi - t) * c) / pi
 
@@ -125,7 +126,8 @@ def _slopes(c, eps):
     """(d kappa_0 / dc, d kappa_1 / dc) of relu at a cosine; eps is the distance of 1 to the float below."""
     real = type(c)
     one, pi = real(1), real(math.pi)
-    gap = max((one - c) * (one + c), eps + eps)
+    gap = (one - c) * (one + c)
+    gap = gap if gap > eps + eps else eps + eps
     return one / (pi * math.sqrt(gap)), one - _arccos(c) / pi
 
 
@@ -133,8 +135,11 @@ def _slopes(c, eps):
 def _kappas_of_angle(t, r):
     """(kappa_0, 1 - kappa_1) at an angle.
 
-    Beyond a right angle, with u = pi - t: 1 - kappa_1 = 2 (1 - r) + (2 r - 1) (1 - cos u) - (2 r / pi) (sin u - u cos u).
-    For abs opposite vectors are as good as equal ones, and this is free of cancellation there too.
+    Beyond a right angle, with u = pi - t,
+
+        1 - kappa_1 = 2 (1 - r) + (2 r - 1) (1 - cos u) - (2 r / pi) (sin u - u cos u):
+
+    for abs opposite vectors are as good as equal ones, and this is free of cancellation there too.
     """
     real = type(t)
     one, two, half, pi = real(1), real(2), real(0.5), real(math.pi)

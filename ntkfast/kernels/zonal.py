@@ -7,11 +7,11 @@ evaluate(u1, u2, r1, r2, coefficients, ends, threshold, row, column, mirror, out
     The block of `out` (n_kinds, N1, N2) that starts at (row, column) holds in out[0] the products c = u1 u2^T
     (u1 (n1, d), u2 (n2, d) unit rows). It is replaced, for every kind q, by
 
-        out[q, row + i, column + j] = r1[i] r2[j] k_q,    k_q = ends[q, side] + (1 + y) sum_m coefficients[q, side, m] T_m(y),
+        r1[i] r2[j] k_q,    k_q = ends[q, side] + (1 + y) sum_m coefficients[q, side, m] T_m(y),
 
-    with side 0 where c >= 0, s = sqrt((1 - c) / 2) = |u - v| / 2, side 1 where c < 0, s = sqrt((1 + c) / 2) = |u + v| / 2,
-    and y = s / sqrt(1/8) - 1. So s is the sine of half the angle (or of half its supplement), k is analytic in it, and one
-    square root per entry is all that is needed; see `ntkfast.zonal.ZonalTable`.
+    with s = sqrt((1 - c) / 2) = |u - v| / 2 where c >= 0 (side 0), s = sqrt((1 + c) / 2) = |u + v| / 2 elsewhere
+    (side 1), and y = s / sqrt(1/8) - 1. So s is the sine of half the angle (or of half its supplement), k is analytic
+    in it, and one square root per entry is all that is needed; see `ntkfast.zonal.ZonalTable`.
 
     Where 1 - |c| < threshold, c has too few digits: an error e of c moves s by e / (4 s). There s comes from the
     chord |u -+ v| itself, an O(d) loop per such pair that keeps s to the last digit. With `mirror` 1 the block
@@ -70,7 +70,7 @@ def _normalize_row(x, floor, unit):
     if not floor <= total < x.dtype.type(np.inf):
         top = x.dtype.type(0)
         for k in range(x.size):
-            top = max(top, abs(x[k]))
+            top = abs(x[k]) if abs(x[k]) > top else top
         for k in range(x.size):
             unit[k] = x[k] / top if top > 0 else top
         total = _sum_of_squares(unit)
@@ -161,11 +161,11 @@ def _evaluate_reference(u1, u2, r1, r2, coefficients, ends, threshold, row, colu
 
 @_sum_jit
 def _half_chords(c, threshold, y):
-    """y from the products c of one row; returns how many are too close to +-1 (a sum of ones: exact in any order)."""
+    """Set y from the products c of one row; return how many are too close to +-1."""
     one, zero, half, root = c.dtype.type(1), c.dtype.type(0), c.dtype.type(0.5), c.dtype.type(math.sqrt(8.0))
     close = zero
     for j in range(c.size):
-        gap = max(one - abs(c[j]), zero)
+        gap = one - abs(c[j]) if abs(c[j]) < one else zero
         close += one if gap < threshold else zero
         y[j] = math.sqrt(half * gap) * root - one
     return close
@@ -173,7 +173,7 @@ def _half_chords(c, threshold, y):
 
 @shared
 def _mend(u, u2, c, threshold, twin, y):
-    """y of the pairs too close to +-1, from their chords; `twin` is the column of the row itself, or -1."""
+    """Set y of the pairs too close to +-1, from their chords; `twin` is the column of the row itself, or -1."""
     one, root = c.dtype.type(1), c.dtype.type(math.sqrt(8.0))
     for j in range(c.size):
         if one - abs(c[j]) < threshold and j != twin:
@@ -287,7 +287,7 @@ def _evaluate_cuda_kernel(u1, u2, r1, r2, coefficients, ends, threshold, row, co
         twin = mirror and row + i == column + j
         c = one if twin else out[0, row + i, column + j]
         side, sign = (0, one) if c >= zero else (1, -one)
-        gap = max(one - abs(c), zero)
+        gap = one - abs(c) if abs(c) < one else zero
         s = math.sqrt(half * gap)
         if gap < threshold and not twin:
             s = _half_chord(u1[i], u2[j], sign)

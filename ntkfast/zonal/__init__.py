@@ -83,7 +83,7 @@ class Zonal:
 
     @property
     def ratio(self) -> float:
-        """r = q^2 / (p^2 + q^2): the even part's share; 0 for a linear network, 1/2 for relu, 1 for abs."""
+        """The even part's share r = q^2 / (p^2 + q^2): 0 for a linear network, 1/2 for relu, 1 for abs."""
         p, q = even_odd(self.activation, self.leak)
         return q * q / (p * p + q * q)
 

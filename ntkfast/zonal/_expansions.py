@@ -97,9 +97,13 @@ def funk_hecke_quadrature(function: Function, dim: int, n_terms: int) -> Any:
 
 
 def funk_hecke_series(series: Any, dim: int, n_terms: int) -> Any:
-    """mu_l = sum_m c_m E[s^m P_l(s)], where with m - l = 2 j even
+    """mu_l = sum_m c_m E[s^m P_l(s)].
 
-    E[s^m P_l(s)] = m! Gamma(dim / 2) Gamma(j + 1/2) / (2^l (2 j)! sqrt(pi) Gamma(j + l + dim / 2)), and 0 otherwise.
+    With m - l = 2 j even,
+
+        E[s^m P_l(s)] = m! Gamma(dim / 2) Gamma(j + 1/2) / (2^l (2 j)! sqrt(pi) Gamma(j + l + dim / 2)),
+
+    and 0 for m < l or m - l odd.
     """
     from scipy.special import gammaln
 

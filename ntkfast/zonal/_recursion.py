@@ -55,7 +55,7 @@ def kappa_0(t: Array, r: float) -> Array:
 
 
 def next_angle(xp: Any, t: Array, r: float) -> Array:
-    """t' with cos t' = kappa_1(t), from 1 - kappa_1, so that small angles keep their digits.
+    """Next angle t', with cos t' = kappa_1(t), from 1 - kappa_1, so that small angles keep their digits.
 
     Beyond a right angle, 1 - kappa_1 = 2 (1 - r) + (2 r - 1) (1 - cos u) - (2 r / pi) (sin u - u cos u) with
     u = pi - t: for abs (r = 1) opposite points coincide after one layer, and this too is free of cancellation.

@@ -1,4 +1,4 @@
-"""Cases of ntkfast/kernels/arccos.py: cosines beyond 1 by rounding, equal and opposite rows, blocks off the diagonal."""
+"""Cases of ntkfast/kernels/arccos.py: cosines beyond 1 by rounding, equal and opposite rows, all blocks."""
 
 import numpy as np
 from hypothesis import strategies as st
