@@ -112,14 +112,20 @@ def derive_key(seed: int, *tags: int) -> int:
 
 
 @exact
-def _uniform_bits(high, low, shift):
-    return ((np.uint64(high) << _U32) | np.uint64(low)) >> shift
+def _wide_words(key, block, wide):
+    """The four words z of one block; narrow results do without the second Philox block."""
+    h0, h1, h2, h3 = _stream(key, block, _U0)
+    if wide:
+        l0, l1, l2, l3 = _stream(key, block, _U1)
+    else:
+        l0, l1, l2, l3 = _HALF, _HALF, _HALF, _HALF
+    return (h0 << _U32) | l0, (h1 << _U32) | l1, (h2 << _U32) | l2, (h3 << _U32) | l3
 
 
 @exact
-def _magnitude(high, low):
-    """Integers (shift, c) with u = 2**-shift (1 - c / 2**64), c <= 2**63; u is made odd, so that it is not 0."""
-    z = (np.uint64(high) << _U32) | np.uint64(low) | _U1
+def _magnitude(z):
+    """Integers (shift, c) with u = 2**-shift (1 - c / 2**64) and c <= 2**63."""
+    z = z | _U1
     shift = _U0
     for step in (32, 16, 8, 4, 2, 1):
         up = np.uint64(z < (_U1 << np.uint64(64 - step))) * np.uint64(step)
@@ -129,9 +135,8 @@ def _magnitude(high, low):
 
 
 @exact
-def _turn(high, low):
+def _turn(z):
     """Integers (swap, flip_cos, flip_sin) for the quarter turns, and 2**64 times the rest, within 1/8 turn."""
-    z = (np.uint64(high) << _U32) | np.uint64(low)
     quarter = z >> _U62
     return quarter & _U1, ((quarter + _U1) >> _U1) & _U1, quarter >> _U1, np.int64(z & _QUARTER_TURN) - _EIGHTH_TURN
 
@@ -191,6 +196,12 @@ def _is_wide(out):
     return out.dtype.itemsize == 8
 
 
+def _uniform_scale(out):
+    """Bits to drop of 64, and the typed unit of those that remain."""
+    n_bits = np.finfo(out.dtype).nmant + 1
+    return np.uint64(64 - n_bits), out.dtype.type(2.0**-n_bits)
+
+
 def _tables_of(out):
     return _TABLES_64 if _is_wide(out) else _TABLES_32
 
@@ -207,11 +218,11 @@ def _reference_words(key, start, n, plane, unit=_GROUP):
     return np.stack(words, axis=1).reshape(-1), int(start) - first * unit
 
 
-def _reference_pairs(key, start, out):
-    """High and low words around the positions of `out`, and how many to skip."""
+def _reference_wide(key, start, out):
+    """Words z around the positions of `out`, and how many to skip."""
     high, skip = _reference_words(key, start, out.size, 0)
-    low = _reference_words(key, start, out.size, 1)[0] if _is_wide(out) else np.full_like(high, _HALF)
-    return high, low, skip
+    low = _reference_words(key, start, out.size, 1)[0] if _is_wide(out) else _HALF
+    return (high << _U32) | low, skip
 
 
 def _bits_reference(key, start, out):
@@ -222,21 +233,20 @@ def _bits_reference(key, start, out):
 
 def _uniform_reference(key, start, out):
     """Uniform in [0, 1); out float32 or float64, shape (n,)."""
-    high, low, skip = _reference_pairs(key, start, out)
-    n_bits = np.finfo(out.dtype).nmant + 1
-    values = ((high << _U32) | low) >> np.uint64(64 - n_bits)
-    out[:] = values[skip : skip + out.size].astype(out.dtype) * out.dtype.type(2.0**-n_bits)
+    z, skip = _reference_wide(key, start, out)
+    shift, unit = _uniform_scale(out)
+    out[:] = (z >> shift)[skip : skip + out.size].astype(out.dtype) * unit
 
 
 def _normal_reference(key, start, out):
     """Standard normal; out float32 or float64, shape (n,)."""
-    high, low, skip = _reference_pairs(key, start, out)
-    high, low = high.reshape(-1, 2, _LANES), low.reshape(-1, 2, _LANES)
+    z, skip = _reference_wide(key, start, out)
+    z = z.reshape(-1, 2, _LANES)
     log_series, sin_series, cos_series, (one, two, log_2, unit, turn) = _tables_of(out)
-    shift, c = (part.astype(out.dtype) for part in plain(_magnitude)(high[:, 0], low[:, 0]))
+    shift, c = (part.astype(out.dtype) for part in plain(_magnitude)(z[:, 0]))
     s = c * unit / (two - c * unit)
     radius = np.sqrt(two * (shift * log_2 + s * plain(_horner)(log_series, s * s)))
-    swap, flip_cos, flip_sin, offset = (part.astype(out.dtype) for part in plain(_turn)(high[:, 1], low[:, 1]))
+    swap, flip_cos, flip_sin, offset = (part.astype(out.dtype) for part in plain(_turn)(z[:, 1]))
     angle = offset * turn
     sine, cosine = angle * plain(_horner)(sin_series, angle * angle), plain(_horner)(cos_series, angle * angle)
     x = radius * ((one - two * flip_cos) * np.where(swap, sine, cosine))
@@ -277,24 +287,37 @@ def _span(start, n, tile):
     return first, np.int64(begin), np.int64(end), np.int64(first + begin - start)
 
 
+# A group is a function of its own: inlined by hand, its loop over the lanes would not vectorize.
+
+
 @exact
-def _fill(key, plane, first_group, words):
-    """Words of consecutive groups."""
+def _fill_group(key, first_block, row):
+    for lane in range(_LANES):
+        w0, w1, w2, w3 = _stream(key, first_block | np.uint64(lane), _U0)
+        row[lane], row[_LANES + lane] = w0, w1
+        row[2 * _LANES + lane], row[3 * _LANES + lane] = w2, w3
+
+
+@exact
+def _fill(key, first_group, words):
+    """High words of consecutive groups."""
     for g in range(words.size // _GROUP):
-        row = words[g * _GROUP : (g + 1) * _GROUP]
-        first_block = (first_group + np.uint64(g)) << _U4
-        for lane in range(_LANES):
-            w0, w1, w2, w3 = _stream(key, first_block | np.uint64(lane), plane)
-            row[lane], row[_LANES + lane] = w0, w1
-            row[2 * _LANES + lane], row[3 * _LANES + lane] = w2, w3
+        _fill_group(key, (first_group + np.uint64(g)) << _U4, words[g * _GROUP : (g + 1) * _GROUP])
 
 
 @exact
-def _fill_low(key, first_group, wide, words):
-    if wide:
-        _fill(key, _U1, first_group, words)
-    else:
-        words[:] = _HALF
+def _fill_wide_group(key, wide, first_block, row):
+    for lane in range(_LANES):
+        z0, z1, z2, z3 = _wide_words(key, first_block | np.uint64(lane), wide)
+        row[lane], row[_LANES + lane] = z0, z1
+        row[2 * _LANES + lane], row[3 * _LANES + lane] = z2, z3
+
+
+@exact
+def _fill_wide(key, wide, first_group, words):
+    """Words z of consecutive groups."""
+    for g in range(words.size // _GROUP):
+        _fill_wide_group(key, wide, (first_group + np.uint64(g)) << _U4, words[g * _GROUP : (g + 1) * _GROUP])
 
 
 @cpu_jit
@@ -302,7 +325,7 @@ def _bits_tiles(key, start, out):
     for tile in prange(_n_tiles(start, out.size)):
         first, begin, end, place = _span(start, out.size, tile)
         words = np.empty(_TILE, np.uint32)
-        _fill(key, _U0, first >> _U6, words)
+        _fill(key, first >> _U6, words)
         out[place : place + end - begin] = words[begin:end]
 
 
@@ -311,25 +334,18 @@ def _bits_cpu(key, start, out):
 
 
 @exact
-def _uniform_row(high, low, shift, unit, out):
+def _uniform_row(z, shift, unit, out):
     for i in range(out.size):
-        out[i] = out.dtype.type(_uniform_bits(high[i], low[i], shift)) * unit
+        out[i] = out.dtype.type(z[i] >> shift) * unit
 
 
 @cpu_jit
 def _uniform_tiles(key, start, wide, shift, unit, out):
     for tile in prange(_n_tiles(start, out.size)):
         first, begin, end, place = _span(start, out.size, tile)
-        high, low = np.empty(_TILE, np.uint32), np.empty(_TILE, np.uint32)
-        _fill(key, _U0, first >> _U6, high)
-        _fill_low(key, first >> _U6, wide, low)
-        _uniform_row(high[begin:end], low[begin:end], shift, unit, out[place : place + end - begin])
-
-
-def _uniform_scale(out):
-    """Bits to drop of 64, and the typed unit of those that remain."""
-    n_bits = np.finfo(out.dtype).nmant + 1
-    return np.uint64(64 - n_bits), out.dtype.type(2.0**-n_bits)
+        z = np.empty(_TILE, np.uint64)
+        _fill_wide(key, wide, first >> _U6, z)
+        _uniform_row(z[begin:end], shift, unit, out[place : place + end - begin])
 
 
 def _uniform_cpu(key, start, out):
@@ -337,36 +353,39 @@ def _uniform_cpu(key, start, out):
 
 
 @exact
-def _normal_row(high, low, tables, out):
-    """32 normals from 32 words."""
-    real = out.dtype.type
-    for lane in range(_LANES):
-        shift, c = _magnitude(high[lane], low[lane])
-        swap, flip_cos, flip_sin, offset = _turn(high[_LANES + lane], low[_LANES + lane])
-        radius = math.sqrt(_squared_radius(real(shift), real(c), tables))
-        x, y = _direction(swap, real(flip_cos), real(flip_sin), real(offset), tables)
-        out[lane], out[_LANES + lane] = radius * x, radius * y
+def _normal_pair(z, z_turn, tables, real):
+    """Two normals from the words of magnitude and turn."""
+    shift, c = _magnitude(z)
+    swap, flip_cos, flip_sin, offset = _turn(z_turn)
+    radius = math.sqrt(_squared_radius(real(shift), real(c), tables))
+    x, y = _direction(swap, real(flip_cos), real(flip_sin), real(offset), tables)
+    return radius * x, radius * y
 
 
 @exact
-def _normal_values(high, low, tables, out):
+def _normal_row(z, tables, out):
+    for lane in range(_LANES):
+        x, y = _normal_pair(z[lane], z[_LANES + lane], tables, out.dtype.type)
+        out[lane], out[_LANES + lane] = x, y
+
+
+@exact
+def _normal_values(z, tables, out):
     for k in range(0, out.size, 2 * _LANES):
-        _normal_row(high[k : k + 2 * _LANES], low[k : k + 2 * _LANES], tables, out[k : k + 2 * _LANES])
+        _normal_row(z[k : k + 2 * _LANES], tables, out[k : k + 2 * _LANES])
 
 
 @cpu_jit
 def _normal_tiles(key, start, wide, out):
     for tile in prange(_n_tiles(start, out.size)):
         first, begin, end, place = _span(start, out.size, tile)
-        high, low = np.empty(_TILE, np.uint32), np.empty(_TILE, np.uint32)
-        values = np.empty(_TILE, out.dtype)
-        _fill(key, _U0, first >> _U6, high)
-        _fill_low(key, first >> _U6, wide, low)
-        # constants, not arguments: a parallel loop takes no tuples
+        z, values = np.empty(_TILE, np.uint64), np.empty(_TILE, out.dtype)
+        _fill_wide(key, wide, first >> _U6, z)
+        # the tables are constants, not arguments, since a parallel loop takes no tuples
         if wide:
-            _normal_values(high, low, _TABLES_64, values)
+            _normal_values(z, _TABLES_64, values)
         else:
-            _normal_values(high, low, _TABLES_32, values)
+            _normal_values(z, _TABLES_32, values)
         out[place : place + end - begin] = values[begin:end]
 
 
@@ -379,7 +398,7 @@ def _signs_tiles(key, start, out):
     for tile in prange(_n_tiles(start, out.size)):
         first, begin, end, place = _span(start, out.size, tile)
         words, values = np.empty(_GROUP, np.uint32), np.empty(_TILE, out.dtype)
-        _fill(key, _U0, first // _UTILE, words)
+        _fill(key, first // _UTILE, words)
         for k in range(32):
             row = values[k * _GROUP : (k + 1) * _GROUP]
             for i in range(_GROUP):
@@ -391,16 +410,21 @@ def _signs_cpu(key, start, out):
     _signs_tiles(np.uint64(key), np.uint64(start), out)
 
 
+@exact
+def _bucket_sign_row(words, n_buckets, bucket, sign):
+    for i in range(words.size):
+        word = np.uint64(words[i])
+        bucket[i], sign[i] = _bucket(word, n_buckets), _sign(word & _U1)
+
+
 @cpu_jit
 def _bucket_sign_tiles(key, start, n_buckets, bucket, sign):
     for tile in prange(_n_tiles(start, bucket.size)):
         first, begin, end, place = _span(start, bucket.size, tile)
         words = np.empty(_TILE, np.uint32)
-        _fill(key, _U0, first >> _U6, words)
-        for i in range(end - begin):
-            word = np.uint64(words[begin + i])
-            bucket[place + i] = _bucket(word, n_buckets)
-            sign[place + i] = _sign(word & _U1)
+        _fill(key, first >> _U6, words)
+        last = place + end - begin
+        _bucket_sign_row(words[begin:end], n_buckets, bucket[place:last], sign[place:last])
 
 
 def _bucket_sign_cpu(key, start, n_buckets, bucket, sign):
@@ -444,24 +468,16 @@ def _bits_cuda(key, start, out, stream=0):
     _bits_kernel[(*grid(n_threads), stream)](np.uint64(key), np.uint64(start), n_threads, out)
 
 
-@exact
-def _low_words(key, block, wide):
-    if wide:
-        return _stream(key, block, _U1)
-    return _HALF, _HALF, _HALF, _HALF
-
-
 @cuda_jit
 def _uniform_kernel(key, start, n_threads, wide, shift, unit, out):
     real = out.dtype.type
     for thread in range(cuda.grid(1), n_threads, cuda.gridsize(1)):
         block, position = _thread_block(start, thread, _U64)
-        h0, h1, h2, h3 = _stream(key, block, _U0)
-        l0, l1, l2, l3 = _low_words(key, block, wide)
-        _put(out, start, position, real(_uniform_bits(h0, l0, shift)) * unit)
-        _put(out, start, position + _U16, real(_uniform_bits(h1, l1, shift)) * unit)
-        _put(out, start, position + _U32, real(_uniform_bits(h2, l2, shift)) * unit)
-        _put(out, start, position + _U48, real(_uniform_bits(h3, l3, shift)) * unit)
+        z0, z1, z2, z3 = _wide_words(key, block, wide)
+        _put(out, start, position, real(z0 >> shift) * unit)
+        _put(out, start, position + _U16, real(z1 >> shift) * unit)
+        _put(out, start, position + _U32, real(z2 >> shift) * unit)
+        _put(out, start, position + _U48, real(z3 >> shift) * unit)
 
 
 def _uniform_cuda(key, start, out, stream=0):
@@ -470,27 +486,17 @@ def _uniform_cuda(key, start, out, stream=0):
     _uniform_kernel[(*grid(n_threads), stream)](*arguments)
 
 
-@exact
-def _put_normals(out, start, position, words, tables):
-    """Two normals from the high and low words of magnitude and turn, 16 positions apart."""
-    real = out.dtype.type
-    high, low, turn_high, turn_low = words
-    shift, c = _magnitude(high, low)
-    swap, flip_cos, flip_sin, offset = _turn(turn_high, turn_low)
-    radius = math.sqrt(_squared_radius(real(shift), real(c), tables))
-    x, y = _direction(swap, real(flip_cos), real(flip_sin), real(offset), tables)
-    _put(out, start, position, radius * x)
-    _put(out, start, position + _U16, radius * y)
-
-
 @cuda_jit
 def _normal_kernel(key, start, n_threads, wide, tables, out):
     for thread in range(cuda.grid(1), n_threads, cuda.gridsize(1)):
         block, position = _thread_block(start, thread, _U64)
-        h0, h1, h2, h3 = _stream(key, block, _U0)
-        l0, l1, l2, l3 = _low_words(key, block, wide)
-        _put_normals(out, start, position, (h0, l0, h1, l1), tables)
-        _put_normals(out, start, position + _U32, (h2, l2, h3, l3), tables)
+        z0, z1, z2, z3 = _wide_words(key, block, wide)
+        x, y = _normal_pair(z0, z1, tables, out.dtype.type)
+        _put(out, start, position, x)
+        _put(out, start, position + _U16, y)
+        x, y = _normal_pair(z2, z3, tables, out.dtype.type)
+        _put(out, start, position + _U32, x)
+        _put(out, start, position + _U48, y)
 
 
 def _normal_cuda(key, start, out, stream=0):
