@@ -14,6 +14,9 @@ __all__ = ["add_gram", "cholesky", "eigh", "mirror", "solve_cholesky", "solve_lo
 # Above this size the divide-and-conquer eigensolver's workspace, 2 n^2 numbers, overflows LAPACK's 32-bit lengths.
 _LARGEST_DIVIDE_AND_CONQUER = 32_000
 
+# Rows that `mirror` moves at a time.
+_MIRROR_ROWS = 256
+
 
 def cholesky(backend: Backend, a: Array) -> Array | None:
     """Lower Cholesky factor of `a`, or None where a pivot is not positive.
@@ -90,12 +93,12 @@ def add_gram(backend: Backend, x: Array, gram: Array) -> None:
     get_blas_funcs("syrk", (gram,))(1.0, x.T, beta=1.0, c=gram.T, lower=0, overwrite_c=1)
 
 
-def mirror(backend: Backend, a: Array, *, upper: bool, block: int = 1024) -> None:
+def mirror(backend: Backend, a: Array, *, upper: bool) -> None:
     """Copy the strict upper triangle of `a` onto the strict lower one by blocks, or the other way round."""
     xp, n = backend.xp, a.shape[0]
     source, target = (a, a.T) if upper else (a.T, a)
-    for start in range(0, n, block):
-        stop = min(start + block, n)
+    for start in range(0, n, _MIRROR_ROWS):
+        stop = min(start + _MIRROR_ROWS, n)
         square = xp.triu(source[start:stop, start:stop], 1)
         target[start:stop, start:stop] = xp.tril(target[start:stop, start:stop]) + square
         target[start:stop, stop:] = source[start:stop, stop:]

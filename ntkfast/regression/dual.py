@@ -7,7 +7,6 @@ The ridge is absolute: nothing is divided by n or by the kernel's scale.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from .._check import check_real
 from .._typing import Array
@@ -222,7 +221,6 @@ def kernel_ridge(
     reg: float,
     overwrite: bool = False,
     max_jitter: float | None = None,
-    mixed: bool = False,
 ) -> KernelRidge:
     """Kernel ridge regression on a kernel matrix.
 
@@ -238,10 +236,6 @@ def kernel_ridge(
         Factorize in the memory of `k_train`; see `factorize`.
     max_jitter : float, optional
         See `factorize`.
-    mixed : bool
-        Factorize a float32 copy, and refine the solution to float64 by conjugate gradients that
-        this factor preconditions. For float64 input: half the time and half the memory; pays off from n of
-        about 2,000.
 
     Returns
     -------
@@ -250,11 +244,9 @@ def kernel_ridge(
     Raises
     ------
     TypeError, ValueError
-        Wrong shapes or dtypes, NaN or inf, negative `reg`, `mixed` with float32 or with `overwrite`.
+        Wrong shapes or dtypes, NaN or inf, negative `reg`.
     NotPositiveDefiniteError
         See `factorize`.
-    ConvergenceError
-        `mixed`, and the matrix is too ill-conditioned for a float32 factor to help.
 
     Notes
     -----
@@ -278,39 +270,5 @@ def kernel_ridge(
     check_targets(y, k)
     reg = check_real(reg, "reg", minimum=0)
     ladder = jitter_ladder(k, max_jitter)
-    if mixed:
-        return _kernel_ridge_mixed(backend, k, y, reg, ladder, overwrite)
     factor = factorize_in_place(backend, own(backend, k, k_train, overwrite), reg, ladder)
     return KernelRidge(solve_cholesky(backend, factor.lower, y), reg, factor.jitter)
-
-
-# Of the residual, for each output; what a float64 Cholesky solve leaves is not smaller.
-_MIXED_RTOL = 1e-13
-
-
-class _SingleFactor:
-    """A float32 factor as the preconditioner of a float64 system."""
-
-    def __init__(self, backend: Backend, factor: CholeskyFactor) -> None:
-        self._backend = backend
-        self._factor = factor
-
-    def apply(self, v: Array) -> Any:
-        return solve_cholesky(self._backend, self._factor.lower, v.astype("float32")).astype("float64")
-
-
-def _kernel_ridge_mixed(
-    backend: Backend, k: Array, y: Array, reg: float, ladder: tuple[float, ...], overwrite: bool
-) -> KernelRidge:
-    from .operators import KernelOperator
-    from .pcg import conjugate_gradient
-
-    if str(k.dtype) != "float64" or overwrite:
-        raise ValueError(f"expected mixed=True with float64 and overwrite=False, got {k.dtype}, overwrite={overwrite}")
-    single = k.astype("float32")
-    single_ladder = tuple(sorted({*ladder, *jitter_ladder(single, None)}))
-    factor = factorize_in_place(backend, single, reg, single_ladder)
-    solution = conjugate_gradient(
-        KernelOperator(k), y, reg=reg, preconditioner=_SingleFactor(backend, factor), rtol=_MIXED_RTOL
-    )
-    return KernelRidge(solution.dual_coef, reg)

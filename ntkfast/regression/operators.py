@@ -9,7 +9,7 @@ once for both halves:
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from .._check import check_dtype, check_finite, check_matrix, memory_budget
+from .._check import FLOAT_DTYPES, check_choice, check_dtype, check_finite, check_matrix, memory_budget
 from .._typing import Array
 from ..backends import get_backend
 from ._inputs import check_kernel
@@ -21,8 +21,8 @@ Tile: TypeAlias = Callable[[Array, Array], Array]
 # Rows of a rectangle: enough for matrix products to run at full speed.
 _ROWS = 2048
 
-# Rows of the small squares from which the diagonal is read.
-_DIAGONAL_ROWS = 64
+# Rows of the squares from which the diagonal is read: few calls matter more than n times this many entries.
+_DIAGONAL_ROWS = 512
 
 
 class KernelOperator:
@@ -120,7 +120,8 @@ class KernelOperator:
     def _probe(self, dtype: str | None) -> Any:
         """Dtype of the tiles, from one entry."""
         tile = self._call(self._x[:1], self._x[:1])
-        return tile.dtype if dtype is None else self.backend.xp.dtype(dtype)
+        wanted = tile.dtype if dtype is None else check_choice(dtype, "dtype", FLOAT_DTYPES)
+        return self.backend.xp.dtype(wanted)
 
     def _call(self, x1: Array, x2: Array) -> Array:
         """A tile of the kernel function, checked."""
@@ -163,6 +164,7 @@ class KernelOperator:
         n = self.shape[0]
         if getattr(v, "ndim", 0) not in (1, 2) or v.shape[0] != n:
             raise ValueError(f"expected {name} of shape ({n},) or ({n}, k), got {getattr(v, 'shape', type(v))}")
+        get_backend(v, self._matrix if self._tile is None else self._x)
         check_dtype(v, name)
 
     def diagonal(self) -> Array:
@@ -226,7 +228,6 @@ class KernelOperator:
         if self._tile is None:
             raise ValueError("expected an operator made from a kernel function, got one made from a matrix")
         x_test, _ = check_matrix(x_test, "x_test", columns=self._x.shape[1])
-        get_backend(x_test, dual_coef)
         self._check_vectors(dual_coef, "dual_coef")
         n, m = self.shape[0], x_test.shape[0]
         row = n * self.dtype.itemsize

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from .._check import check_dtype, check_finite, check_int, check_real
 from .._typing import Array
 from ..backends import get_backend
-from ..errors import ConvergenceError, NotPositiveDefiniteError
+from ..errors import ConvergenceError, MixedBackendError, NotPositiveDefiniteError
 from .operators import KernelOperator
 
 __all__ = ["IterativeSolution", "Preconditioner", "conjugate_gradient"]
@@ -145,14 +145,18 @@ def conjugate_gradient(
         if start.shape != y.shape:
             raise ValueError(f"expected start of shape {y.shape}, as y, got {start.shape}")
     system = _System(operator, reg, preconditioner)
-    x, residuals, history = _solve(system, block, guess, rtol, limit, progress)
+    # Columns of magnitude 1, so that neither squares nor float32 tiles overflow.
+    size = abs(block).max(axis=0)
+    size[size == 0] = 1
+    x, residuals, history = _solve(system, block / size, None if guess is None else guess / size, rtol, limit, progress)
     converged = max(residuals) <= rtol
     if strict and not converged:
         raise ConvergenceError(
             f"expected a relative residual of {rtol:g}, got {max(residuals):.3g} after {len(history)} iterations; "
             "use a larger rank, reg or max_iterations, or strict=False"
         )
-    return IterativeSolution(x.reshape(y.shape).astype(y.dtype), reg, residuals, len(history), history, converged)
+    x = (x * size).reshape(y.shape).astype(y.dtype)
+    return IterativeSolution(x, reg, residuals, len(history), history, converged)
 
 
 def _check(operator: KernelOperator, y: Array, name: str) -> Array:
@@ -162,7 +166,7 @@ def _check(operator: KernelOperator, y: Array, name: str) -> Array:
         raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(y).__name__}")
     backend = get_backend(y)
     if backend is not operator.backend:
-        raise TypeError(f"expected {name} on {operator.backend.name}, as the operator, got {backend.name}")
+        raise MixedBackendError(f"expected {name} on {operator.backend.name}, as the operator, got {backend.name}")
     check_dtype(y, name)
     if y.ndim not in (1, 2) or y.shape[0] != n or y.size == 0:
         raise ValueError(f"expected {name} of shape ({n},) or ({n}, k), got {y.shape}")

@@ -112,14 +112,15 @@ def k_fold(kernel: Array | KernelSpectrum, y: Array, *, regs: Any, folds: Any, s
     1e-06
     """
     spectrum, targets, values = _check(kernel, y, regs, scoring)
-    parts = _folds(folds, targets.shape[0])
+    xp = get_backend(targets).xp
+    parts = [xp.asarray(part) for part in _folds(folds, targets.shape[0])]
     inverses = [spectrum.inverse(reg) for reg in values]
 
     def residuals(index: int, alpha: Array) -> Array:
         out = alpha.copy()
         for part in parts:
             rows = spectrum.eigenvectors[part]
-            out[part] = get_backend(y).xp.linalg.solve((rows * inverses[index]) @ rows.T, alpha[part])
+            out[part] = xp.linalg.solve((rows * inverses[index]) @ rows.T, alpha[part])
         return out
 
     return _choose(spectrum, y, targets, values, scoring, residuals)

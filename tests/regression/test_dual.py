@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, tol
 
-from ntkfast.errors import ConvergenceError, MixedBackendError, NotPositiveDefiniteError
+from ntkfast.errors import MixedBackendError, NotPositiveDefiniteError
 from ntkfast.regression import KernelRidge, factorize, kernel_ridge
 
 
@@ -103,26 +103,6 @@ def test_a_zero_point_and_a_single_point():
 def test_log_determinant(problem):
     expected = np.linalg.slogdet(problem.k + 0.3 * np.eye(60))[1]
     assert factorize(problem.k, reg=0.3).log_determinant() == pytest.approx(expected, rel=1e-13)
-
-
-@pytest.mark.parametrize("reg", [1e-6, 1.0])
-def test_mixed_precision_reaches_float64(problem, reg):
-    exact = solve_plainly(problem.k, problem.y, reg)
-    mixed = kernel_ridge(problem.k, problem.y, reg=reg, mixed=True)
-    condition = np.linalg.cond(problem.k + reg * np.eye(60))
-    assert mixed.dual_coef.dtype == np.float64
-    assert_close(mixed.dual_coef, exact, 1e-13 * condition)
-    single = kernel_ridge(problem.k.astype("f4"), problem.y.astype("f4"), reg=reg)
-    assert np.abs(single.dual_coef - exact).max() > 1e3 * np.abs(mixed.dual_coef - exact).max()
-
-
-def test_mixed_precision_says_when_it_cannot_help(problem):
-    rows = np.r_[np.arange(60), np.arange(60)]
-    y = np.random.default_rng(0).standard_normal(120)
-    with pytest.raises((ConvergenceError, NotPositiveDefiniteError)):
-        kernel_ridge(problem.k[np.ix_(rows, rows)], y, reg=1e-15, mixed=True)
-    with pytest.raises(ValueError, match="float64 and overwrite=False"):
-        kernel_ridge(problem.k.astype("f4"), problem.y.astype("f4"), reg=1.0, mixed=True)
 
 
 BAD = {

@@ -275,6 +275,7 @@ def test_preconditioner_of_a_float32_factor_computes_in_float64(large):
         (lambda k, p: KernelOperator(k), ValueError, "expected x with a kernel function"),
         (lambda k, p: KernelOperator(p.k_test), ValueError, r"kernel of shape \(n, n\)"),
         (lambda k, p: KernelOperator(k, p.x[0]), ValueError, "x of shape"),
+        (lambda k, p: KernelOperator(k, p.x, dtype="float16"), ValueError, "dtype to be one of"),
         (lambda k, p: KernelOperator(lambda a, b: a, p.x), ValueError, r"kernel\(x1, x2\) of shape \(1, 1\)"),
         (lambda k, p: KernelOperator(lambda a, b: k(a, b) * np.nan, p.x), ValueError, "without NaN"),
         (lambda k, p: KernelOperator(p.k) @ p.y[:4], ValueError, "v of shape"),
