@@ -81,7 +81,9 @@ def power_series(depth: int, r: float, which: int, n_terms: int) -> Any:
 
 def funk_hecke_quadrature(function: Function, dim: int, n_terms: int) -> Any:
     """mu_l = integral of k(t) P_l(cos t) sin(t)^(dim - 2), normalized, by Gauss-Legendre nodes in the angle."""
-    nodes, weights = np.polynomial.legendre.leggauss(128 + 2 * n_terms)
+    from scipy.special import roots_legendre
+
+    nodes, weights = roots_legendre(128 + 2 * n_terms)
     t = 0.5 * math.pi * (nodes + 1.0)
     weights = weights * np.sin(t) ** (dim - 2)
     weighted = function(t) * weights / weights.sum()
