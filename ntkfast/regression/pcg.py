@@ -30,6 +30,9 @@ _DEPENDENT = 1e-14
 # The recursion's residual drifts from the true one; aim a little below the tolerance.
 _MARGIN = 0.7
 
+# What one recursion with products in float32 can gain; then it is restarted on a float64 residual.
+_SINGLE_GAIN = 1e-3
+
 
 class Preconditioner(Protocol):
     """Anything with ``apply(v)`` = c M^-1 v for (n, k) float64 blocks, M symmetric positive definite, c > 0."""
@@ -47,7 +50,8 @@ class IterativeSolution:
     dual_coef : array, shape (n,) or (n, k)
     reg : float
     residuals : tuple of float
-        |y - (K + reg I) dual_coef| / |y| per column, computed anew from the solution.
+        |y - (K + reg I) dual_coef| / |y| per column, computed anew in float64, before the solution is
+        rounded to the dtype of y.
     iterations : int
         Products with K, the one or more that checked the residual not counted.
     history : tuple of float
@@ -89,7 +93,7 @@ def conjugate_gradient(
     preconditioner : Preconditioner, optional
         For example `random_preconditioner`; without one, many more iterations are needed.
     rtol : float
-        Wanted relative residual of every column, > 0. With float32 tiles about 1e-6 can be reached.
+        Wanted relative residual of every column, > 0.
     max_iterations : int
     start : array, optional
         First guess, of the shape of `y` (a solution for a nearby ridge saves iterations).
@@ -116,8 +120,9 @@ def conjugate_gradient(
     -----
     Cost per iteration: one product with K (2 n^2 k operations), one application of the preconditioner, and
     6 n k^2. Memory: about 8 blocks of n x k in float64.
-    The products with K use the precision of the tiles, everything else float64. When the recursion
-    ends, the residual is computed anew, and the iteration restarted on it where it is too large.
+    The recursion's products with K use the precision of the tiles, everything else float64. When it ends, or
+    has gained a factor of 1000 in float32, the residual is computed anew in float64 and the recursion
+    restarted on it: float32 tiles also lead to residuals of 1e-12 (of K rounded to float32).
     Determinism: no random numbers; the same bits for the same BLAS and thread count.
     Backends: numpy, cupy.
 
@@ -182,7 +187,12 @@ class _System(NamedTuple):
     preconditioner: Preconditioner | None
 
     def product(self, v: Array) -> Array:
-        return self.operator @ v + self.reg * v
+        """Compute A v, with the products in the tiles' dtype."""
+        return (self.operator @ v.astype(self.operator.dtype)).astype("float64") + self.reg * v
+
+    def residual(self, y: Array, x: Array) -> Array:
+        """Compute y - A x, all in float64."""
+        return y - self.operator @ x - self.reg * x
 
     def precondition(self, v: Array) -> Array:
         return v if self.preconditioner is None else self.preconditioner.apply(v)
@@ -196,12 +206,14 @@ def _solve(
     scale = _lengths(y)
     scale[scale == 0] = 1
     history: list[float] = []
-    residual = y if x is None else y - system.product(x)
+    residual = y if x is None else system.residual(y, x)
     x = xp.zeros_like(y) if x is None else x
     before, worst = math.inf, float((_lengths(residual) / scale).max())
+    gain = _SINGLE_GAIN if str(system.operator.dtype) == "float32" else 0.0
     while worst > rtol and worst < before / 2 and len(history) < limit:
-        x = x + _recursion(system, residual, scale, _MARGIN * rtol, limit, history, progress)
-        residual = y - system.product(x)
+        target = max(_MARGIN * rtol, gain * worst)
+        x = x + _recursion(system, residual, scale, target, limit, history, progress)
+        residual = system.residual(y, x)
         before, worst = worst, float((_lengths(residual) / scale).max())
     relative = _lengths(residual) / scale
     return x, tuple(float(r) for r in relative), tuple(history)
