@@ -142,13 +142,19 @@ def erf_diagonal(xp: ModuleType, q: Array) -> Diagonal:
     return Diagonal((2 / math.pi) * xp.arcsin(2 * q / (1 + 2 * q)), kdot, kdot / (1 + 2 * q))
 
 
+def _gelu_moment(xp: ModuleType, q1: Array, q2: Array, ia: Array, ib: Array, m: Array) -> Array:
+    """n = (q1 / A) (q2 / B) + a^2 (1 / A + 1 / B - 1), as a sum of positive terms for small and for large variances."""
+    excess = ia + ib - 1
+    return xp.where(excess > 0, q1 * ia * (q2 * ib) + (1 - m) * excess, ia * ib - m * excess)
+
+
 def gelu_dual(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Dual:
     """Formula: k = q12 E[Phi Phi] + sqrt(A B) n / (2 pi sqrt m), E[Phi Phi] = 1/4 + arcsin(a) / (2 pi)."""
     q1, q2 = p1[0], p2[0]
     ia, ib, root, a, m = _ratio(xp, q1, q2, q12)
     s = xp.sqrt(m)
     both = 0.25 + xp.arcsin(a) / TWO_PI
-    n = q1 * ia * (q2 * ib) + a * a * (ia + ib - 1)
+    n = _gelu_moment(xp, q1, q2, ia, ib, m)
     kdot = both + a * ((2 * (ia + ib) - 1) + n / m) / (TWO_PI * s)
     return Dual(q12 * both + n / (TWO_PI * root * s), kdot)
 
@@ -158,7 +164,7 @@ def gelu_derivatives(xp: ModuleType, p1: Array, p2: Array, q12: Array) -> Deriva
     q1, q2 = p1[0], p2[0]
     ia, ib, root, a, m = _ratio(xp, q1, q2, q12)
     s, square = xp.sqrt(m), a * a
-    n = q1 * ia * (q2 * ib) + square * (ia + ib - 1)
+    n = _gelu_moment(xp, q1, q2, ia, ib, m)
     p = 2 * (ia + ib) - 1
     bend = (1 + p) + (p * square + n + 2 * square * (ia + ib - 1) + 3 * n * square / m) / m
 

@@ -19,7 +19,7 @@ from ..backends import get_backend
 from ._closed_forms import Versines, derivatives_of_angle
 from ._dual import Derivatives, Diagonal
 from .activations import Slopes
-from .recursion import Network, Points, input_threshold, prepare
+from .recursion import Network, Points, input_threshold, prepare_pair
 
 __all__ = ["Layers", "Side", "backward", "both_sides", "forward", "pull_variances", "push", "push_variances"]
 
@@ -33,14 +33,15 @@ class Side(NamedTuple):
 
 
 def both_sides(x1: Array, x2: Array | None, network: Network) -> tuple[Side, Side]:
-    first = _side(x1, "x1", network)
-    return first, first if x2 is None else _side(x2, "x2", network)
+    """Both sides of the kernel matrix; `x2` None gives the first one twice."""
+    xp = get_backend(x1).xp
+    first, second = prepare_pair(x1, x2, network)
 
+    def side(points: Points) -> Side:
+        return Side(points, [network.activation.diagonal(xp, q) for q in points.variances[:-1]])
 
-def _side(x: Array, name: str, network: Network) -> Side:
-    xp = get_backend(x).xp
-    points = prepare(x, name, network)
-    return Side(points, [network.activation.diagonal(xp, q) for q in points.variances[:-1]])
+    own = side(first)
+    return own, own if x2 is None else side(second)
 
 
 # Layers of a block: products W_std^2 <x, y> / d, and the derivatives of every activation.

@@ -119,7 +119,7 @@ def ntk_vjp(
     network, x1, x2, backend = _checked(x1, x2, depth, W_std, b_std, activation, kind)
     ct = _check_cotangent(ct, x1, x1 if x2 is None else x2)
     sides = both_sides(x1, x2, network)
-    total = _Adjoint.zeros(backend.xp, sides, x1)
+    total = _Adjoint.zeros(backend.xp, sides)
     for rows in _tiles(backend, sides, network, max_memory):
         _pull_tile(backend, sides, rows, ct[rows], network, kind, total)
     return _finish(backend.xp, x1, x2, sides, network, total)
@@ -235,10 +235,10 @@ class _Adjoint:
     inputs: tuple[Array, Array]
 
     @classmethod
-    def zeros(cls, xp: ModuleType, sides: tuple[Side, Side], x1: Array) -> "_Adjoint":
+    def zeros(cls, xp: ModuleType, sides: tuple[Side, Side]) -> "_Adjoint":
         shapes = [(len(side.diagonals), len(side.points.rows)) for side in sides]
         variances = xp.zeros(shapes[0]), xp.zeros(shapes[1])
-        inputs = tuple(xp.zeros(side.points.rows.shape, x1.dtype) for side in sides)
+        inputs = tuple(xp.zeros_like(side.points.rows) for side in sides)
         return cls(0.0, 0.0, variances, (inputs[0], inputs[1]))
 
 
@@ -295,8 +295,8 @@ def _finish(
         adjoint, by_weight, by_bias = pull_variances(xp, side, variances, network)
         total.weight += by_weight
         total.bias += by_bias
-        own = (2 * scale * scale) * adjoint
-        gradients.append(scale * products + own.astype(x.dtype)[:, None] * x)
+        own = ((2 * scale * scale) * adjoint).astype(products.dtype)
+        gradients.append((scale * products + own[:, None] * x).astype(x.dtype))
     by_W_std, by_b_std = 2 * network.W_std * total.weight, 2 * network.b_std * total.bias
     if x2 is None:
         return KernelGradient(gradients[0] + gradients[1], None, by_W_std, by_b_std)

@@ -33,7 +33,11 @@ from ..kernels import recursion as kernels
 from ._angles import close_threshold, unit_rows
 from .activations import Activation, Slopes
 
-__all__ = ["Network", "Points", "gram", "input_threshold", "prepare"]
+__all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_pair"]
+
+# Angles between nearly equal points are lost like the variance times eps when they come from covariances. float32 inputs
+# of general activations with larger variances are therefore computed in float64.
+_FLOAT32_VARIANCE = 8.0
 
 _TILE_ROWS = 512
 _CACHED = 2**15  # entries that go through all layers of array expressions at a time
@@ -98,6 +102,17 @@ def prepare(x: Array, name: str, network: Network) -> Points:
     return Points(x * scale, tables, variances, ntk)
 
 
+def prepare_pair(x1: Array, x2: Array | None, network: Network) -> tuple[Points, Points]:
+    """`prepare` both sides, in float64 where float32 is not accurate enough; `x2` None gives the first side twice."""
+    first = prepare(x1, "x1", network)
+    second = first if x2 is None else prepare(x2, "x2", network)
+    sides = (first,) if x2 is None else (first, second)
+    largest = max(float(q.max()) for side in sides for q in side.variances)
+    if str(x1.dtype) == "float64" or network.activation.slopes is not None or largest <= _FLOAT32_VARIANCE:
+        return first, second
+    return prepare_pair(x1.astype("float64"), None if x2 is None else x2.astype("float64"), network)
+
+
 def _diagonal(xp: ModuleType, deviation: Array, network: Network) -> tuple[list[Array], Array]:
     """Variances of all layers and the diagonal of the tangent kernel, from W_std |x| / sqrt(d)."""
     weight, bias = network.squares
@@ -153,13 +168,12 @@ def gram(
     `x2` None computes the upper triangle by row tiles, mirrors it, and takes the diagonal from `prepare`.
     """
     backend = get_backend(x1)
-    first = prepare(x1, "x1", network)
-    second = first if x2 is None else prepare(x2, "x2", network)
+    first, second = prepare_pair(x1, x2, network)
     n1, n2 = len(first.rows), len(second.rows)
     results = [backend.xp.empty((n1, n2), x1.dtype) if wanted else None for wanted in (nngp, ntk)]
     arrays = 3 if network.activation.slopes is not None else 4
-    budget = memory_budget(max_memory, backend, smallest=arrays * n2 * x1.dtype.itemsize)
-    height = max(1, min(_TILE_ROWS, budget // (arrays * n2 * x1.dtype.itemsize)))
+    row = arrays * n2 * first.rows.dtype.itemsize
+    height = max(1, min(_TILE_ROWS, memory_budget(max_memory, backend, smallest=row) // row))
     for rows in _slices(n1, height):
         columns = slice(rows.start, n2) if x2 is None else slice(0, n2)
         tiles = _tile(backend, first, rows, second, columns, network, nngp, ntk)
