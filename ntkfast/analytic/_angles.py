@@ -47,7 +47,7 @@ def close_threshold(x: Array, slope: float) -> Any:
 
         gap > (slope e / ACCEPTED)^2 / 2,
 
-    in float32 with d = 784 and slope 1/2 (three layers of relu) 0.005, an angle of 6 degrees; in float64, 6e-4. At
+    in float32 with d = 784 and slope 1/2 (three layers of relu) 0.005, an angle of 6 degrees; in float64, 0.001. At
     least 8 e, so that coincident rows are always found; at most 0.02, so that data in a narrow cone stay cheap.
     """
     eps = float(np.finfo(str(x.dtype)).eps)
