@@ -1,1 +1,23 @@
 """Feature maps: phi(x) such that phi(x) . phi(y) approximates a neural tangent kernel."""
+
+from ._base import FeatureMap
+from .arccosine import ArcCosineFeatures
+from .ntk_sketch import NTKSketch
+from .nystroem import NystroemFeatures, nystroem
+from .one_pass import OnePassFeatures
+from .pivoted_cholesky import PivotedCholesky, random_pivoted_cholesky
+from .polynomial_sketch import NTKPolynomialSketch
+from .random_features import NTKRandomFeatures
+
+__all__ = [
+    "ArcCosineFeatures",
+    "FeatureMap",
+    "NTKPolynomialSketch",
+    "NTKRandomFeatures",
+    "NTKSketch",
+    "NystroemFeatures",
+    "OnePassFeatures",
+    "PivotedCholesky",
+    "nystroem",
+    "random_pivoted_cholesky",
+]

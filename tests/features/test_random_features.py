@@ -1,0 +1,127 @@
+import math
+
+import numpy as np
+import pytest
+from helpers import assert_close
+
+from ntkfast.backends import get_backend
+from ntkfast.features import NTKRandomFeatures
+from ntkfast.zonal import zonal
+
+X = np.random.default_rng(0).standard_normal((15, 5))
+UNIT = X / np.linalg.norm(X, axis=1, keepdims=True)
+
+
+def kappa(order, gram):
+    """Arc-cosine kernel of vectors with the inner products `gram`."""
+    norms = np.sqrt(np.diag(gram))
+    cosine = np.clip(gram / np.outer(norms, norms), -1, 1)
+    angle = np.arccos(cosine)
+    np.fill_diagonal(angle, 0)  # arccos loses half the digits at 1
+    if order == 0:
+        return 1 - angle / math.pi
+    return np.outer(norms, norms) * (np.sin(angle) + (math.pi - angle) * cosine) / math.pi
+
+
+def row_products(a, b):
+    """Tensor products of the rows: (n, p), (n, q) -> (n, p q)."""
+    return (a[:, :, None] * b[:, None, :]).reshape(len(a), -1)
+
+
+def recursion(x, depth, relu, steps, product):
+    """The algorithm, with its three random parts as functions of the layer."""
+    phi = psi = x
+    for h in range(1, depth + 1):
+        b = steps(h, phi)
+        phi = relu(h, phi)
+        psi = np.concatenate((phi, product(h, psi, b)), axis=1)
+    return psi
+
+
+def exact_factor(order):
+    """The best features of all: a Cholesky factor of the exact layer kernel."""
+    return lambda h, phi: np.linalg.cholesky(kappa(order, phi @ phi.T))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_recursion_with_exact_layers_gives_the_ntk(depth):
+    # X[:8]: full tensor products have 8^depth columns
+    psi = recursion(X[:8], depth, exact_factor(1), exact_factor(0), lambda h, psi, b: row_products(psi, b))
+    expected = NTKRandomFeatures(5, 10, depth=depth, seed=0).kernel(X[:8])
+    assert_close(2 / 5 * psi @ psi.T, expected, 1e-10)
+
+
+@pytest.mark.parametrize("product", ["tensor_srht", "tensor_sketch"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_features_are_the_recursion_with_random_layers(depth, product):
+    phi = NTKRandomFeatures(5, 24, depth=depth, W_std=1.3, n_relu=9, n_step=11, product=product, seed=4)
+    backend = get_backend(X)
+
+    def relu(h, below):
+        return np.maximum(below @ phi._relu_weights(backend, X.dtype, h), 0)
+
+    def steps(h, below):
+        return math.sqrt(2 / 11) * (below @ phi._step_weights(backend, X.dtype, h) > 0)
+
+    psi = recursion(X, depth, relu, steps, lambda h, psi, b: phi._sketch(h).apply(np.ascontiguousarray(psi), b))
+    scale = (1.3**2 / 2) ** depth * 1.3**2 / 5
+    assert_close(phi(X), math.sqrt(scale) * psi, 1e-13)
+
+
+@pytest.mark.stat
+@pytest.mark.parametrize("sampling", ["gaussian", "leverage"])
+def test_one_layer_is_unbiased(sampling):
+    """Mean Gram matrix of R = 400 maps within 7 of its standard errors, entry by entry.
+
+    Student tails with 399 degrees of freedom give 1e-11 per entry, about 1e-8 for the 225 entries and 2 cases.
+    """
+    grams = np.array([_gram(NTKRandomFeatures(5, 64, depth=1, sampling=sampling, seed=s)) for s in range(400)])
+    error = grams.std(axis=0, ddof=1) / math.sqrt(400)
+    assert (np.abs(grams.mean(axis=0) - 2 / 5 * zonal(1).of_cosine(_cosine())) <= 7 * error).all()
+
+
+def _cosine():
+    return np.clip(UNIT @ UNIT.T, -1, 1)
+
+
+def _gram(phi):
+    z = phi(UNIT)
+    return z @ z.T
+
+
+@pytest.mark.stat
+@pytest.mark.parametrize("depth", [1, 3])
+def test_error_falls_with_the_root_of_the_features(depth):
+    """Root-mean-square Gram error at 64 and 1024 features, R = 24 maps each: their ratio is 4 in the limit.
+
+    The logarithm of each mean has a standard error of at most 0.06 (15 x 15 correlated entries, 24 maps,
+    measured), so the ratio leaves [2.4, 6.7], 0.51 on the log scale, at 6 standard errors of the difference:
+    below 1e-8.
+    """
+    expected = NTKRandomFeatures(5, 8, depth=depth, seed=0).kernel(UNIT)
+
+    def error(m):
+        grams = (_gram(NTKRandomFeatures(5, m, depth=depth, seed=s)) for s in range(24))
+        return math.sqrt(np.mean([((g - expected) ** 2).sum() for g in grams]))
+
+    assert 2.4 < error(64) / error(1024) < 6.7
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"depth": 0}, ValueError, "depth"),
+        ({"depth": -1}, ValueError, "depth"),
+        ({"depth": 1.5}, TypeError, "depth"),
+        ({"n_features": 1}, ValueError, "n_features"),
+        ({"n_relu": 8}, ValueError, "n_relu"),
+        ({"n_step": 0}, ValueError, "n_step"),
+        ({"W_std": 0.0}, ValueError, "W_std"),
+        ({"W_std": float("nan")}, ValueError, "W_std"),
+        ({"sampling": "gibbs"}, ValueError, "sampling"),
+        ({"product": "outer"}, ValueError, "product"),
+    ],
+)
+def test_bad_arguments_are_refused(change, error, words):
+    with pytest.raises(error, match=words):
+        NTKRandomFeatures(**{"in_dim": 4, "n_features": 8, "depth": 1, "seed": 0, **change})
