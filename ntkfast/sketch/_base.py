@@ -16,8 +16,9 @@ from ..errors import MixedBackendError
 
 MAX_DIM = 2**31 - 1  # tables index columns by int32
 
-# Bytes of scratch that one tile of rows may take: two tiles and the tables stay in a second-level cache.
-TILE_BYTES = 2**20
+# Bytes of each scratch array of a tile of rows: so many rows that waking the threads costs little, so few that
+# the array is still in cache when it is read again.
+TILE_BYTES = 2**21
 
 # Bytes of tables kept for all sketches together; the least recently used go first.
 CACHE_BYTES = 2**28
@@ -151,11 +152,29 @@ def _canonical(csr: Any) -> Any:
     return csr
 
 
-def row_tiles(n_rows: int, row_bytes: int, tile_bytes: int = TILE_BYTES) -> Iterator[slice]:
-    """Slices of rows whose scratch takes about `tile_bytes`; every row is computed alone, so tiles never show."""
-    step = max(1, tile_bytes // row_bytes)
+def row_tiles(n_rows: int, width: int, dtype: Any) -> Iterator[slice]:
+    """Slices of rows of `width` entries that take about TILE_BYTES; rows are computed alone, so tiles never show."""
+    step = max(1, TILE_BYTES // (width * np.dtype(dtype).itemsize))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
+
+
+class Scratch:
+    """Arrays of one call that are used again: new memory costs a page fault per 4 KiB, often more than the work."""
+
+    def __init__(self, backend: Backend, dtype: Any) -> None:
+        self.backend = backend
+        self.dtype = dtype
+        self._free: dict[int, list[Array]] = {}
+
+    def take(self, n_rows: int, width: int) -> Array:
+        """An array (n_rows, width) with arbitrary content. No tile has more rows than the first."""
+        free = self._free.get(width)
+        return free.pop()[:n_rows] if free else self.backend.xp.empty((n_rows, width), self.dtype)
+
+    def give(self, array: Array) -> None:
+        """Hand back an array that nobody reads any more."""
+        self._free.setdefault(array.shape[1], []).append(array)
 
 
 def dense_rows(x: Any, rows: slice) -> Array:

@@ -90,9 +90,9 @@ class _HashSketch(LinearSketch):
         z, backend = check_matrix(z, "z", columns=self.sketch_dim)
         return self.adjoint_unchecked(z, backend)
 
-    def apply_unchecked(self, x: Any, backend: Backend) -> Array:
-        """`apply` of checked rows; for sketches that are made of this one."""
-        return self._scatter(x, 0, backend)
+    def apply_unchecked(self, x: Any, backend: Backend, out: Array | None = None) -> Array:
+        """`apply` of checked rows, to `out` if given; for sketches that are made of this one."""
+        return self._scatter(x, 0, backend, out)
 
     def adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
         """`adjoint` of checked rows; for sketches that are made of this one."""
@@ -101,10 +101,11 @@ class _HashSketch(LinearSketch):
         backend.launch(countsketch.adjoint, z, bucket, sign, out)
         return self._scaled(out)
 
-    def _scatter(self, x: Any, start: int, backend: Backend) -> Array:
+    def _scatter(self, x: Any, start: int, backend: Backend, out: Array | None = None) -> Array:
         part = (self, start, start + x.shape[1])
         bucket, sign = memoised(part, _hash_tables, backend, x.dtype)
-        out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
+        if out is None:
+            out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
         if is_sparse(x):
             backend.launch(countsketch.apply_sparse, x.data, x.indices, x.indptr, bucket, sign, out)
         else:

@@ -13,21 +13,20 @@ import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from .._check import check_int, check_matrix, check_seed
 from .._typing import Array
 from ..backends import Backend
 from ..errors import MixedBackendError
 from ..kernels import philox
-from ._base import Stream, check_dim, check_range, check_rows, dense_rows, quiet, row_tiles, set_checked
+from ._base import Scratch, Stream, check_dim, check_range, check_rows, dense_rows, quiet, row_tiles, set_checked
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
 __all__ = ["PolySketch"]
 
 MAX_DEGREE = 1024
-TREE_TILE_BYTES = 2**24  # the values of a tree are many: enough rows that a launch has work
 
 
 class _Projection(NamedTuple):
@@ -46,11 +45,20 @@ class _Product(NamedTuple):
     right: int
 
 
+_Step: TypeAlias = _Projection | _Product
+
+
+def _sources(step: _Step) -> tuple[int, ...]:
+    """Numbers of the values that a step reads."""
+    return (step.source,) if isinstance(step, _Projection) else (step.left, step.right)
+
+
 class _Plan(NamedTuple):
     """The tree as a list of steps: values 0, ..., degree - 1 are the leaves, step k makes value degree + k."""
 
-    steps: tuple[_Projection | _Product, ...]
+    steps: tuple[_Step, ...]
     outputs: tuple[int, ...]
+    last_uses: tuple[tuple[int, ...], ...]  # for each step, the values that no later step reads
 
 
 class _Planner:
@@ -58,13 +66,17 @@ class _Planner:
 
     def __init__(self, degree: int) -> None:
         self.degree = degree
-        self.steps: list[_Projection | _Product] = []
+        self.steps: list[_Step] = []
         self.known: dict[object, int] = {}
 
     def plan(self) -> _Plan:
         top = (self.degree - 1).bit_length()
         outputs = tuple(self.value(top, 0, power) for power in range(1, self.degree + 1))
-        return _Plan(tuple(self.steps), outputs)
+        return _Plan(tuple(self.steps), outputs, self.last_uses())
+
+    def last_uses(self) -> tuple[tuple[int, ...], ...]:
+        last = {source: k for k, step in enumerate(self.steps) for source in _sources(step)}
+        return tuple(tuple(v for v in _sources(step) if last[v] == k) for k, step in enumerate(self.steps))
 
     def value(self, level: int, index: int, active: int) -> int:
         """Number of the value of a node whose leaves below `active` hold x."""
@@ -77,7 +89,7 @@ class _Planner:
         right = _Projection(self.value(level - 1, 2 * index + 1, active), level, index, 1)
         return self.step(_Product(self.step(left), self.step(right)))
 
-    def step(self, step: _Projection | _Product) -> int:
+    def step(self, step: _Step) -> int:
         if step not in self.known:
             self.known[step] = self.degree + len(self.steps)
             self.steps.append(step)
@@ -141,7 +153,7 @@ class PolySketch:
     Examples
     --------
     >>> import numpy as np
-    >>> powers = PolySketch(4, 3, 4096, seed=0).apply(np.array([[0.5, 0.5, 0.5, 0.5]]))
+    >>> powers = PolySketch(4, 3, 65536, seed=0).apply(np.array([[0.5, 0.5, 0.5, 0.5]]))
     >>> [round(float((u * u).sum()), 1) for u in powers]
     [1.0, 1.0, 1.0]
     """
@@ -177,13 +189,11 @@ class PolySketch:
             A power of x leaves the range of its dtype.
         """
         x, backend = check_rows(x, "x", self.in_dim)
-        outputs = _plan(self.degree).outputs
         shape = (x.shape[0], self.sketch_dim)
-        result = tuple(backend.xp.empty(shape, x.dtype) for _ in outputs)
+        result = tuple(backend.xp.empty(shape, x.dtype) for _ in range(self.degree))
+        scratch = Scratch(backend, x.dtype)
         for rows, tile in self._tiles(x):
-            values = self._forward(tile, backend)
-            for power, number in zip(result, outputs, strict=True):
-                power[rows] = values[number]
+            self._fill([power[rows] for power in result], tile, scratch)
         return tuple(check_range(power, f"power {j}") for j, power in enumerate(result, 1))
 
     def vjp(self, x: Any, cts: Sequence[Array]) -> Array:
@@ -210,8 +220,9 @@ class PolySketch:
         cts = self._check_cotangents(cts, x, backend)
         out = backend.xp.empty((x.shape[0], self.in_dim), x.dtype)
         for rows, tile in self._tiles(x):
-            values = self._forward(tile, backend)
-            self._backward(values, [ct[rows] for ct in cts], backend, out[rows])
+            scratch = Scratch(backend, x.dtype)
+            values = self._forward(tile, scratch)
+            self._backward(values, [ct[rows] for ct in cts], scratch, out[rows])
         return check_range(out, "the gradient")
 
     def _check_cotangents(self, cts: Sequence[Array], x: Any, backend: Backend) -> list[Array]:
@@ -229,35 +240,62 @@ class PolySketch:
 
     def _tiles(self, x: Any) -> Iterator[tuple[slice, Any]]:
         """Row tiles; a sparse tile stays sparse if the leaves take it as it is."""
-        n_values = self.degree + len(_plan(self.degree).steps)
-        for rows in row_tiles(x.shape[0], n_values * self.sketch_dim * x.dtype.itemsize, TREE_TILE_BYTES):
+        for rows in row_tiles(x.shape[0], self.sketch_dim, x.dtype):
             yield rows, x[rows] if self._hashes_leaves else dense_rows(x, rows)
 
     @property
     def _hashes_leaves(self) -> bool:
         return self.in_dim > self.sketch_dim
 
-    def _forward(self, x: Any, backend: Backend) -> list[Array]:
-        """All values of the plan for a tile of rows."""
-        values, maps = self._leaves(x, backend), _maps(self)
-        for step in _plan(self.degree).steps:
-            out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
-            if isinstance(step, _Projection):
-                maps.halves[step].project(values[step.source], backend, out)
-            else:
-                with quiet():
-                    backend.xp.multiply(values[step.left], values[step.right], out=out)
-            values.append(out)
+    def _fill(self, powers: list[Array], x: Any, scratch: Scratch) -> None:
+        """Write the powers of a tile of rows; the memory of a value is used again after its last use."""
+        plan = _plan(self.degree)
+        place = dict(zip(plan.outputs, powers, strict=True))
+        values = self._leaves(x, scratch)
+        powers[0][...] = values[0]
+        for k, step in enumerate(plan.steps, self.degree):
+            values[k] = self._take(step, values, scratch, place.get(k))
+            for number in plan.last_uses[k - self.degree]:
+                self._forget(number, values.pop(number), place, scratch)
+
+    def _forget(self, number: int, value: Array, place: dict[int, Array], scratch: Scratch) -> None:
+        """Hand back the memory of a value, unless it is a result or the caller's or shared."""
+        if number not in place and (number >= self.degree or self._hashes_leaves):
+            scratch.give(value)
+
+    def _forward(self, x: Any, scratch: Scratch) -> dict[int, Array]:
+        """All values of the plan for a tile of rows, by number."""
+        values = self._leaves(x, scratch)
+        for k, step in enumerate(_plan(self.degree).steps, self.degree):
+            values[k] = self._take(step, values, scratch)
         return values
 
-    def _leaves(self, x: Any, backend: Backend) -> list[Array]:
-        if self._hashes_leaves:
-            return [leaf.apply_unchecked(x, backend) for leaf in _maps(self).leaves]
-        padded = backend.xp.zeros((x.shape[0], self.sketch_dim), x.dtype)
-        padded[:, : self.in_dim] = x
-        return [padded] * self.degree
+    def _take(self, step: _Step, values: dict[int, Array], scratch: Scratch, out: Array | None = None) -> Array:
+        """The value of one step, in `out` if given."""
+        if out is None:
+            out = scratch.take(*values[_sources(step)[0]].shape)
+        if isinstance(step, _Projection):
+            _maps(self).halves[step].project(values[step.source], scratch, out)
+        else:
+            with quiet():
+                scratch.backend.xp.multiply(values[step.left], values[step.right], out=out)
+        return out
 
-    def _backward(self, values: list[Array], cts: list[Array], backend: Backend, out: Array) -> None:
+    def _leaves(self, x: Any, scratch: Scratch) -> dict[int, Array]:
+        """The sketches of x at the leaves; where nothing has to shrink they are x itself, with zeros behind."""
+        backend, n_rows = scratch.backend, x.shape[0]
+        if self._hashes_leaves:
+            return {
+                i: leaf.apply_unchecked(x, backend, scratch.take(n_rows, self.sketch_dim))
+                for i, leaf in enumerate(_maps(self).leaves)
+            }
+        if self.in_dim < self.sketch_dim:
+            padded = backend.xp.zeros((n_rows, self.sketch_dim), x.dtype)
+            padded[:, : self.in_dim] = x
+            x = padded
+        return dict.fromkeys(range(self.degree), x)
+
+    def _backward(self, values: dict[int, Array], cts: list[Array], scratch: Scratch, out: Array) -> None:
         """Write the gradient of a tile to `out`: the steps in reverse, cotangents added up by value."""
         plan, maps = _plan(self.degree), _maps(self)
         grads: list[Array | None] = [None] * len(values)
@@ -266,14 +304,14 @@ class PolySketch:
         for number in range(len(values) - 1, self.degree - 1, -1):
             step, ct = plan.steps[number - self.degree], grads[number]
             if isinstance(step, _Projection):
-                pulled = backend.xp.empty_like(ct)
-                maps.halves[step].pull(ct, backend, pulled)
+                pulled = scratch.backend.xp.empty_like(ct)
+                maps.halves[step].pull(ct, scratch, pulled)
                 _add(grads, step.source, pulled)
             else:
                 with quiet():
                     _add(grads, step.left, ct * values[step.right])
                     _add(grads, step.right, ct * values[step.left])
-        self._pull_leaves(grads[: self.degree], backend, out)
+        self._pull_leaves(grads[: self.degree], scratch.backend, out)
 
     def _pull_leaves(self, grads: list[Array], backend: Backend, out: Array) -> None:
         out[...] = 0
@@ -290,14 +328,15 @@ class _Maps(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _maps(sketch: PolySketch) -> _Maps:
-    """Derive all keys once. The scale 1 / sqrt(sketch_dim) of a node sits in its right half."""
+    """Derive all keys once. A node's right half has its scale 1 / sqrt(sketch_dim) and its random order."""
     d, m, key = sketch.in_dim, sketch.sketch_dim, philox.derive_key(sketch.seed, Stream.POLY_SKETCH)
     leaves = tuple(CountSketch(d, m, seed=philox.derive_key(key, 0, i)) for i in range(sketch.degree))
     halves = {}
     for step in _plan(sketch.degree).steps:
         if isinstance(step, _Projection):
             own = philox.derive_key(key, step.level, step.position, step.side)
-            halves[step] = HadamardSample(m, m, own, 1.0 / math.sqrt(m) if step.side else 1.0)
+            scale = 1.0 / math.sqrt(m) if step.side else 1.0
+            halves[step] = HadamardSample(m, m, own, scale, shuffled=bool(step.side))
     return _Maps(leaves, halves)
 
 

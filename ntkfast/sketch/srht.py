@@ -18,7 +18,7 @@ from .._check import check_matrix
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Stream, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
+from ._base import LinearSketch, Scratch, Stream, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
 
 __all__ = ["SRHT"]
 
@@ -34,47 +34,62 @@ class HadamardSample:
     key : int
         Of the stream from which the keys of D and P are derived.
     scale : float
+    shuffled : bool
+        Whether P is in random order even where it takes each of the p rows once. In natural order nothing has to be
+        moved; of the two halves of a TensorSRHT one needs a random order.
     """
 
     in_dim: int
     n_rows: int
     key: int
     scale: float
+    shuffled: bool
+
+    @property
+    def keeps_order(self) -> bool:
+        """Whether P is the identity."""
+        return self.n_rows == self.order and not self.shuffled
 
     @property
     def order(self) -> int:
         """The order p of H."""
         return 1 << (self.in_dim - 1).bit_length()
 
-    def project(self, x: Array, backend: Backend, out: Array) -> None:
+    def project(self, x: Array, scratch: Scratch, out: Array) -> None:
         """Write ``scale P H D x`` of each row of `x` (n, d) to `out` (n, m)."""
-        sign, rows, ones = memoised(self, _sample_tables, backend, x.dtype)
-        padded = backend.xp.empty((x.shape[0], self.order), x.dtype)
+        backend = scratch.backend
+        sign, *sample = memoised(self, _sample_tables, backend, x.dtype)
+        padded = out if self.keeps_order else scratch.take(x.shape[0], self.order)
         backend.xp.multiply(x, sign, out=padded[:, : self.in_dim])
         padded[:, self.in_dim :] = 0
         with quiet():
             backend.launch(hadamard.transform, padded, padded)
-        backend.launch(countsketch.adjoint, padded, rows, ones, out)
+        if not self.keeps_order:
+            backend.launch(countsketch.adjoint, padded, *sample, out)
+            scratch.give(padded)
 
-    def pull(self, z: Array, backend: Backend, out: Array) -> None:
+    def pull(self, z: Array, scratch: Scratch, out: Array) -> None:
         """Write the transpose, ``scale D H P^T z`` of each row of `z` (n, m), to `out` (n, d)."""
-        sign, rows, ones = memoised(self, _sample_tables, backend, z.dtype)
-        padded = backend.xp.empty((z.shape[0], self.order), z.dtype)
+        backend = scratch.backend
+        sign, *sample = memoised(self, _sample_tables, backend, z.dtype)
+        padded = scratch.take(z.shape[0], self.order)
         with quiet():
-            backend.launch(countsketch.apply, z, rows, ones, padded)
+            if self.keeps_order:
+                padded[...] = z
+            else:
+                backend.launch(countsketch.apply, z, *sample, padded)
             backend.launch(hadamard.transform, padded, padded)
         backend.xp.multiply(padded[:, : self.in_dim], sign, out=out)
-
-    def tile_bytes(self, dtype: Any) -> int:
-        """Bytes of scratch per row."""
-        return int((self.order + self.n_rows) * np.dtype(dtype).itemsize)
+        scratch.give(padded)
 
 
 def _sample_tables(sample: HadamardSample, backend: Backend, dtype: Any) -> tuple[Array, ...]:
-    """Signs times scale (d,), sampled rows of H (1, m), and ones (1, m): sampling is a CountSketch without signs."""
+    """Signs times scale (d,); rows of H (1, m) and ones (1, m), since sampling is a CountSketch without signs."""
     sign = backend.xp.empty(sample.in_dim, dtype)
     backend.launch(philox.signs, philox.derive_key(sample.key, 0), 0, sign)
     sign *= sign.dtype.type(sample.scale)
+    if sample.keeps_order:
+        return (sign,)
     rows = balanced_rows(philox.derive_key(sample.key, 1), sample.order, sample.n_rows, backend)
     return sign, rows[None], backend.xp.ones((1, sample.n_rows), dtype)
 
@@ -134,7 +149,7 @@ class SRHT(LinearSketch):
     >>> import numpy as np
     >>> x = np.ones((1, 8))
     >>> z = SRHT(8, 8, seed=0).apply(x)
-    >>> float((z * z).sum())
+    >>> round(float((z * z).sum()), 12)
     8.0
     """
 
@@ -158,10 +173,10 @@ class SRHT(LinearSketch):
             The sketch leaves the range of the dtype.
         """
         x, backend = check_rows(x, "x", self.in_dim)
-        sample = self._sample()
+        sample, scratch = self._sample(), Scratch(backend, x.dtype)
         out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
-        for rows in row_tiles(x.shape[0], sample.tile_bytes(x.dtype)):
-            sample.project(dense_rows(x, rows), backend, out[rows])
+        for rows in row_tiles(x.shape[0], sample.order, x.dtype):
+            sample.project(dense_rows(x, rows), scratch, out[rows])
         return check_range(out, "the sketch")
 
     def adjoint(self, z: Array) -> Array:
@@ -183,12 +198,12 @@ class SRHT(LinearSketch):
             The result leaves the range of the dtype.
         """
         z, backend = check_matrix(z, "z", columns=self.sketch_dim)
-        sample = self._sample()
+        sample, scratch = self._sample(), Scratch(backend, z.dtype)
         out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
-        for rows in row_tiles(z.shape[0], sample.tile_bytes(z.dtype)):
-            sample.pull(z[rows], backend, out[rows])
+        for rows in row_tiles(z.shape[0], sample.order, z.dtype):
+            sample.pull(z[rows], scratch, out[rows])
         return check_range(out, "the sketch")
 
     def _sample(self) -> HadamardSample:
         key = philox.derive_key(self.seed, Stream.SRHT)
-        return HadamardSample(self.in_dim, self.sketch_dim, key, 1.0 / math.sqrt(self.sketch_dim))
+        return HadamardSample(self.in_dim, self.sketch_dim, key, 1.0 / math.sqrt(self.sketch_dim), shuffled=False)

@@ -18,14 +18,13 @@ from .._check import check_int
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
-from ._base import Stream, TensorMap, check_range, dense_rows, quiet, row_tiles
+from ._base import Scratch, Stream, TensorMap, check_range, dense_rows, quiet, row_tiles
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
 __all__ = ["TensorSRHT", "TensorSketch"]
 
 MAX_FACTORS = 1024
-FFT_TILE_BYTES = 2**23  # enough rows that every thread of an FFT has work
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +152,7 @@ class TensorSketch(TensorMap):
         return [_rfft(sketch.apply_unchecked(tile, backend), backend) for sketch, tile in pairs]
 
     def _tiles(self, x: Any) -> Iterator[slice]:
-        row_bytes = (len(self.in_dims) + 2) * self.sketch_dim * x.dtype.itemsize
-        return row_tiles(x.shape[0], row_bytes, FFT_TILE_BYTES)
+        return row_tiles(x.shape[0], self.sketch_dim, x.dtype)
 
 
 def _others(spectra: Sequence[Array]) -> list[Array]:
@@ -268,10 +266,13 @@ class TensorSRHT(TensorMap):
         """
         factors, backend = self.check_factors(xs)
         out = backend.xp.empty((factors[0].shape[0], self.sketch_dim), factors[0].dtype)
+        scratch = Scratch(backend, out.dtype)
         for rows in self._tiles(factors[0]):
-            left, right = self._project([dense_rows(x, rows) for x in factors], backend)
+            left, right = self._project([dense_rows(x, rows) for x in factors], scratch)
             with quiet():
                 backend.xp.multiply(left, right, out=out[rows])
+            scratch.give(left)
+            scratch.give(right)
         return check_range(out, "the sketch")
 
     def vjp(self, xs: Sequence[Any], ct: Array) -> tuple[Array, ...]:
@@ -294,29 +295,31 @@ class TensorSRHT(TensorMap):
         factors, backend = self.check_factors(xs)
         ct = self.check_cotangent(ct, factors)
         grads = tuple(backend.xp.empty(x.shape, ct.dtype) for x in factors)
+        scratch = Scratch(backend, ct.dtype)
         for rows in self._tiles(ct):
-            left, right = self._project([dense_rows(x, rows) for x in factors], backend)
+            left, right = self._project([dense_rows(x, rows) for x in factors], scratch)
             for half, other, grad in zip(self._halves(), (right, left), grads, strict=True):
                 with quiet():
-                    half.pull(ct[rows] * other, backend, grad[rows])
+                    half.pull(ct[rows] * other, scratch, grad[rows])
+            scratch.give(left)
+            scratch.give(right)
         return tuple(check_range(grad, f"gradient {k}") for k, grad in enumerate(grads))
 
     def _halves(self) -> list[HadamardSample]:
-        """The two factors' maps; the scale 1 / sqrt(sketch_dim) sits in the second."""
-        keys = (philox.derive_key(self.seed, Stream.TENSOR_SRHT, side) for side in range(2))
-        scales = (1.0, 1.0 / math.sqrt(self.sketch_dim))
-        return [
-            HadamardSample(d, self.sketch_dim, key, scale)
-            for d, key, scale in zip(self.in_dims, keys, scales, strict=True)
-        ]
+        """The two factors' maps. The second has the scale; its random order serves both if it is one permutation."""
+        m = self.sketch_dim
+        keys = [philox.derive_key(self.seed, Stream.TENSOR_SRHT, side) for side in range(2)]
+        right = HadamardSample(self.in_dims[1], m, keys[1], 1.0 / math.sqrt(m), shuffled=True)
+        left = HadamardSample(self.in_dims[0], m, keys[0], 1.0, shuffled=m > right.order)
+        return [left, right]
 
-    def _project(self, tiles: Sequence[Array], backend: Backend) -> list[Array]:
+    def _project(self, tiles: Sequence[Array], scratch: Scratch) -> list[Array]:
         projections = []
         for half, tile in zip(self._halves(), tiles, strict=True):
-            out = backend.xp.empty((tile.shape[0], self.sketch_dim), tile.dtype)
-            half.project(tile, backend, out)
+            out = scratch.take(tile.shape[0], self.sketch_dim)
+            half.project(tile, scratch, out)
             projections.append(out)
         return projections
 
     def _tiles(self, x: Any) -> Iterator[slice]:
-        return row_tiles(x.shape[0], sum(half.tile_bytes(x.dtype) for half in self._halves()))
+        return row_tiles(x.shape[0], max(self.sketch_dim, *(half.order for half in self._halves())), x.dtype)

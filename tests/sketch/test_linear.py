@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 from helpers import assert_close, tol
 
-from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, RademacherSketch, SparseJL
+from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, RademacherSketch, SparseJL, _base, dense
 
 HASHED = {
     "countsketch": CountSketch,
@@ -223,8 +223,6 @@ def test_srht_draws_no_row_twice_before_every_row_once():
 
 def test_dense_block_boundaries_do_not_depend_on_the_part(monkeypatch):
     """A matrix of many blocks is the matrix of one block, and equals the stream at counter offsets."""
-    from ntkfast.sketch import _base, dense
-
     for make in DENSE.values():
         _base.TABLES.clear()
         whole = make(100, 8, seed=2).apply(np.eye(100))
@@ -238,14 +236,12 @@ def test_dense_block_boundaries_do_not_depend_on_the_part(monkeypatch):
 
 @parametrize(LINEAR)
 def test_row_tiles_never_show(make, monkeypatch):
-    from ntkfast.sketch import _base
-
-    x = normal(23, 37)
-    whole = make(37, 16, seed=8).apply(x)
-    step = _base.row_tiles(23, 1, 4)
-    assert [s.stop - s.start for s in step] == [4, 4, 4, 4, 4, 3]
-    monkeypatch.setattr("ntkfast.sketch.srht.row_tiles", lambda n, row_bytes: _base.row_tiles(n, 1, 5))
-    np.testing.assert_array_equal(make(37, 16, seed=8).apply(x), whole)
+    sketch, x, z = make(37, 16, seed=8), normal(23, 37), normal(23, 16)
+    whole, adjoint = sketch.apply(x), sketch.adjoint(z)
+    monkeypatch.setattr(_base, "TILE_BYTES", 5 * 64 * 8)
+    assert [s.stop - s.start for s in _base.row_tiles(23, 64, "float64")] == [5, 5, 5, 5, 3]
+    np.testing.assert_array_equal(sketch.apply(x), whole)
+    np.testing.assert_array_equal(sketch.adjoint(z), adjoint)
 
 
 @parametrize(BITWISE)

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 from helpers import assert_close, tol
 
-from ntkfast.sketch import PolySketch, poly
+from ntkfast.sketch import PolySketch, _base, poly
 
 # in_dim above sketch_dim: CountSketch leaves; below: zero-padded leaves
 CASES = {
@@ -98,7 +98,7 @@ def test_plan_multiplies_j_different_leaves_for_power_j(degree):
 def test_bits_on_every_backend_and_in_every_tile(sketch, dtype, backend, monkeypatch):
     x = rows(sketch, n=9, dtype=dtype)
     got = [backend.to_numpy(u) for u in sketch.apply(backend.asarray(x))]
-    monkeypatch.setattr(poly, "TREE_TILE_BYTES", 1)
+    monkeypatch.setattr(_base, "TILE_BYTES", 1)
     order = np.random.default_rng(1).permutation(9)
     for u, v in zip(got, sketch.apply(x[order]), strict=True):
         np.testing.assert_array_equal(u[order], v)
@@ -146,7 +146,7 @@ def test_vjp_tiles_never_show(sketch, monkeypatch):
     cts = [np.random.default_rng(j).standard_normal((9, sketch.sketch_dim)) for j in range(sketch.degree)]
     whole = sketch.vjp(x, cts)
     assert whole.dtype == x.dtype
-    monkeypatch.setattr(poly, "TREE_TILE_BYTES", 1)
+    monkeypatch.setattr(_base, "TILE_BYTES", 1)
     np.testing.assert_array_equal(sketch.vjp(x, cts), whole)
 
 

@@ -6,8 +6,7 @@ import scipy.sparse
 from helpers import assert_close, tol
 
 from ntkfast.errors import MixedBackendError
-from ntkfast.sketch import CountSketch, TensorSketch, TensorSRHT
-from ntkfast.sketch import tensor as tensor_module
+from ntkfast.sketch import CountSketch, TensorSketch, TensorSRHT, _base
 
 SKETCHES = {
     "one": TensorSketch((7,), 8, seed=1),
@@ -113,7 +112,7 @@ def test_tensor_srht_bits(name, dtype, backend, monkeypatch):
     sketch = SKETCHES[name]
     xs = factors(sketch, n=9, dtype=dtype)
     got = backend.to_numpy(sketch.apply(*[backend.asarray(x) for x in xs]))
-    monkeypatch.setattr(tensor_module, "row_tiles", lambda n, row_bytes: [slice(i, i + 1) for i in range(n)])
+    monkeypatch.setattr(_base, "TILE_BYTES", 1)
     np.testing.assert_array_equal(got, sketch.apply(*xs))
 
 
@@ -122,7 +121,7 @@ def test_tensor_sketch_tiles_agree_to_rounding(name, monkeypatch):
     sketch = SKETCHES[name]
     xs, ct = factors(sketch, n=9), np.ones((9, sketch.sketch_dim))
     whole, grads = sketch.apply(*xs), sketch.vjp(xs, ct)
-    monkeypatch.setattr(tensor_module, "FFT_TILE_BYTES", 1)
+    monkeypatch.setattr(_base, "TILE_BYTES", 1)
     assert_close(sketch.apply(*xs), whole, tol("float64", 12))
     for got, expected in zip(sketch.vjp(xs, ct), grads, strict=True):
         assert_close(got, expected, tol("float64", 12))

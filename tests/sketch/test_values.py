@@ -31,7 +31,7 @@ DIGESTS = {
     "RademacherSketch": "1a189245d2e2995b121c5f2bfb32d8a0ccd770abae4cbf098ff958258be063ff",
     "TensorSketch": "13e0c35dba59997a0aa2f6704fbc98820cdcc855db76a50a2f866865b1704bd5",
     "TensorSRHT": "4fe860193e281ca8358ed1c4d24eb81e9457bfac7fa98c047fb627f79aff67ec",
-    "PolySketch": "21ea9c2340eaa404cec3964c1e1240742b4d18fe1908620b27e797be69afd782",
+    "PolySketch": "f8f4ee30bed898554c80905733d622b09e15d201314c0ea94c09ad1f4bee2500",
 }
 SKETCHES = {
     "CountSketch": CountSketch(37, 16, seed=2**64 - 1),
