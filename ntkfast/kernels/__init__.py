@@ -3,7 +3,7 @@
 ``ALL`` enumerates every kernel, so that no test can forget one.
 """
 
-from . import arccos, countsketch, hadamard, philox, recursion, tensorsketch, zonal
+from . import arccos, countsketch, hadamard, philox, recursion, table, tensorsketch, zonal
 from ._kernel import Kernel
 
 __all__ = ["ALL", "Kernel"]
@@ -23,6 +23,8 @@ ALL: tuple[Kernel, ...] = (
     philox.signs,
     philox.uniform,
     recursion.walk,
+    table.evaluate,
+    table.pullback,
     tensorsketch.multiply,
     zonal.evaluate,
     zonal.normalize,

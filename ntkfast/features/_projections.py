@@ -1,0 +1,115 @@
+"""Random directions on the unit sphere, and the projections of rows on them.
+
+Three kinds, all with uniform marginals and fewer correlations the further down:
+
+- "gaussian": independent directions;
+- "orthogonal": blocks of D orthonormal directions, uniform by Haar's measure;
+- "hadamard": blocks of D orthonormal directions H D_3 H D_2 H D_1 with random signs D_i and the Walsh-Hadamard
+  matrix H, D a power of two (rows are padded): D log D additions a block, no matrix. Marginals are uniform up
+  to O(1 / D).
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._typing import Array
+from ..backends import Backend
+from ..kernels import hadamard, philox
+from ..sketch._base import TableCache
+from ._base import place
+
+__all__ = ["ONE_PASS", "Projection"]
+
+# First tag of the keys of these streams; part of what a seed means.
+ONE_PASS = 80
+
+# Matrices and signs of all maps together, least recently used out first.
+WEIGHTS = TableCache(2**30)
+
+ROTATIONS = 3  # sign flips and transforms of a Hadamard block; two leave visible structure, more change nothing
+
+
+class Projection(NamedTuple):
+    """p unit directions in R^dim; rows have in_dim <= dim entries, the missing ones are 0."""
+
+    kind: str
+    in_dim: int
+    dim: int
+    n_directions: int
+    seed: int
+
+    def apply(self, backend: Backend, unit: Array) -> Array:
+        """Projections u (n, p) of unit rows (n, in_dim)."""
+        if self.kind == "hadamard":
+            return self._rotate(backend, unit)
+        return unit @ self._weights(backend, unit.dtype)
+
+    def adjoint(self, backend: Backend, ct: Array) -> Array:
+        """Pull (n, p) back to (n, in_dim)."""
+        if self.kind == "hadamard":
+            return self._rotate_back(backend, ct)
+        return ct @ self._weights(backend, ct.dtype).T
+
+    def row_entries(self) -> int:
+        """Numbers of temporaries per row, beside u."""
+        return 2 * self.dim if self.kind == "hadamard" else 0
+
+    def _weights(self, backend: Backend, dtype: Any) -> Array:
+        key = (*place(backend), str(dtype), self)
+        return WEIGHTS.get(key, lambda: (backend.xp.asarray(self._matrix().astype(str(dtype))),))[0]
+
+    def _matrix(self) -> Any:
+        """Directions as columns (in_dim, p), made on the host in float64 for every backend and dtype."""
+        blocks = range(0, self.n_directions, self.dim)
+        columns = [self._block(start, min(self.dim, self.n_directions - start)) for start in blocks]
+        return np.concatenate(columns, axis=1)[: self.in_dim]
+
+    def _block(self, start: int, count: int) -> Any:
+        stream = np.empty(self.dim * count)
+        philox.normal.reference(philox.derive_key(self.seed, ONE_PASS), start * self.dim, stream)
+        normals = stream.reshape(count, self.dim).T
+        if self.kind == "gaussian":
+            return normals / np.sqrt((normals * normals).sum(axis=0))
+        q, r = np.linalg.qr(normals)
+        # The factor with a positive diagonal of R is the one with Haar's law (Mezzadri 2007).
+        return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+
+    def _signs(self, backend: Backend, dtype: Any) -> Array:
+        """Signs (n_blocks, ROTATIONS, dim) over sqrt(dim), so that every rotation is orthogonal."""
+        key = (*place(backend), str(dtype), "signs", self)
+        return WEIGHTS.get(key, lambda: (self._draw_signs(backend, dtype),))[0]
+
+    def _draw_signs(self, backend: Backend, dtype: Any) -> Array:
+        n_blocks = -(-self.n_directions // self.dim)
+        signs = backend.xp.empty(n_blocks * ROTATIONS * self.dim, dtype)
+        backend.launch(philox.signs, philox.derive_key(self.seed, ONE_PASS, 1), 0, signs)
+        signs /= math.sqrt(self.dim)
+        return signs.reshape(n_blocks, ROTATIONS, self.dim)
+
+    def _rotate(self, backend: Backend, unit: Array) -> Array:
+        xp, n = backend.xp, unit.shape[0]
+        u = xp.empty((n, self.n_directions), unit.dtype)
+        for block, signs in enumerate(self._signs(backend, unit.dtype)):
+            rotated = xp.zeros((n, self.dim), unit.dtype)
+            rotated[:, : self.in_dim] = unit
+            for sign in signs:
+                rotated *= sign
+                backend.launch(hadamard.transform, rotated, rotated)
+            start = block * self.dim
+            u[:, start : start + self.dim] = rotated[:, : self.n_directions - start]
+        return u
+
+    def _rotate_back(self, backend: Backend, ct: Array) -> Array:
+        xp, n = backend.xp, ct.shape[0]
+        total = xp.zeros((n, self.in_dim), ct.dtype)
+        for block, signs in enumerate(self._signs(backend, ct.dtype)):
+            rotated = xp.zeros((n, self.dim), ct.dtype)
+            part = ct[:, block * self.dim : (block + 1) * self.dim]
+            rotated[:, : part.shape[1]] = part
+            for sign in signs[::-1]:
+                backend.launch(hadamard.transform, rotated, rotated)
+                rotated *= sign
+            total += rotated[:, : self.in_dim]
+        return total
