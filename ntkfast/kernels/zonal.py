@@ -36,6 +36,7 @@ __all__ = ["CHUNK", "evaluate", "normalize"]
 CHUNK = 8  # Chebyshev terms per pass over a row; their coefficients stay in registers
 TILE_ROWS = 32  # rows of a CPU tile; the mirrored tile is written in runs of this length
 TILE_COLUMNS = 256  # columns of a CPU tile; four scratch rows of this length stay in the first-level cache
+ROW_THREADS = 128  # of a CUDA block, in kernels with a block per row
 CUDA_TILE = 16  # side of the square of entries that consecutive threads visit, for runs in the mirrored copy too
 
 # "reassoc" lets these sums run in vector lanes. The order is fixed by the compilation, and all terms are non-negative,
@@ -107,15 +108,43 @@ def _normalize_cpu(x, floor, unit, norm):
         norm[i] = _normalize_row(x[i], floor, unit[i])
 
 
+@shared
+def _gather(partial, value, adding):
+    """Sum or largest of one value per thread of a block; every thread reads them all, in the same order."""
+    cuda.syncthreads()
+    partial[cuda.threadIdx.x] = value
+    cuda.syncthreads()
+    total = partial[0]
+    for k in range(1, cuda.blockDim.x):
+        if adding:
+            total += partial[k]
+        elif partial[k] > total:
+            total = partial[k]
+    return total
+
+
 @cuda_jit
 def _normalize_cuda_kernel(x, floor, unit, norm):
-    for i in range(cuda.grid(1), x.shape[0], cuda.gridsize(1)):
-        norm[i] = _normalize_row(x[i], floor, unit[i])
+    """A block per row; rows are scaled by their largest entry at once, which costs a GPU nothing."""
+    partial = cuda.shared.array(ROW_THREADS, x.dtype)
+    for i in range(cuda.blockIdx.x, x.shape[0], cuda.gridDim.x):
+        top = total = x.dtype.type(0)
+        for k in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+            top = abs(x[i, k]) if abs(x[i, k]) > top else top
+        top = _gather(partial, top, False)
+        divisor = top if top > total else x.dtype.type(1)
+        for k in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+            scaled = x[i, k] / divisor
+            total += scaled * scaled
+        length = math.sqrt(_gather(partial, total, True))
+        for k in range(cuda.threadIdx.x, x.shape[1], cuda.blockDim.x):
+            unit[i, k] = x[i, k] / divisor / length if length > 0 else length
+        if cuda.threadIdx.x == 0:
+            norm[i] = top * length
 
 
 def _normalize_cuda(x, floor, unit, norm, stream=0):
-    blocks, threads = _kernel.grid(x.shape[0])
-    _normalize_cuda_kernel[blocks, threads, stream](x, floor, unit, norm)
+    _normalize_cuda_kernel[min(x.shape[0], 65_535), ROW_THREADS, stream](x, floor, unit, norm)
 
 
 normalize = Kernel("zonal.normalize", _normalize_reference, _normalize_cpu, _normalize_cuda)

@@ -113,7 +113,7 @@ class Zonal:
         Examples
         --------
         >>> import numpy as np
-        >>> zonal(1).of_angle(np.array([0.0, np.pi / 2, np.pi])).round(6)
+        >>> zonal(1).of_angle(np.array([0.0, np.pi / 2, 3.0])).round(6)
         array([2.     , 0.31831, 0.     ])
         """
         xp, t = _angles(t)
