@@ -40,7 +40,7 @@ class RidgeChoice:
 
 
 def check_scoring(scoring: str, targets: Array) -> None:
-    """Refuse "accuracy" for a single output."""
+    """Refuse an unknown scoring, and "accuracy" where `targets` (rows, k) has a single column."""
     check_choice(scoring, "scoring", ("mse", "accuracy"))
     if scoring == "accuracy" and targets.shape[1] < 2:
         raise ValueError('expected y of shape (n, k) with k >= 2 for scoring="accuracy", got one output')

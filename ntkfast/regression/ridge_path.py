@@ -100,7 +100,7 @@ class RidgePath:
         0.1
         """
         values = check_values(regs, "regs")
-        check_scoring(scoring, self.rotated.T)
+        check_scoring(scoring, self.rotated)
         xp = get_backend(self.rotated).xp
         inverses = xp.stack([self.spectrum.inverse(reg) for reg in values], axis=1)
         totals, rows = [0.0] * len(values), 0
@@ -115,8 +115,10 @@ class RidgePath:
 
     def _add(self, phi: Array, y: Array, inverses: Array, scoring: str, totals: list[float]) -> int:
         """Add the scores of one block to `totals`, and return its number of rows."""
-        check_cross(phi, self.like_features(), "phi")
+        check_cross(phi, self._like_features(), "phi")
         targets = check_targets(y, phi)
+        if y.shape[1:] != self.like.shape[1:]:
+            raise ValueError(f"expected y with outputs {self.like.shape[1:]}, as gathered, got {y.shape[1:]}")
         dtype = self.rotated.dtype
         z = (phi.astype(dtype, copy=False) - self.phi_mean) @ self.spectrum.eigenvectors
         centred = targets.astype(dtype, copy=False) - self.y_mean
@@ -127,7 +129,7 @@ class RidgePath:
             totals[index] += _total(scoring, centred + self.y_mean, errors)
         return int(phi.shape[0])
 
-    def like_features(self) -> Array:
+    def _like_features(self) -> Array:
         """Empty (m, 0) array of the dtype of the rows."""
         return self.phi_mean[:, None][:, :0].astype(self.like.dtype)
 

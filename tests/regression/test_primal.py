@@ -17,6 +17,10 @@ def gathered(phi=PHI, y=Y, blocks=BLOCKS, **options):
     return equations
 
 
+def _one_output():
+    return gathered(y=Y[:, 0]).decompose()
+
+
 def solve_plainly(phi, y, reg, intercept):
     """Weights and intercept by one augmented least-squares problem."""
     ones = np.full((len(phi), int(intercept)), 1.0)
@@ -161,6 +165,9 @@ def test_dependent_features_take_a_jitter_and_an_empty_column_is_harmless():
         (lambda e: e.merge(gathered(phi=PHI[:, :2])), ValueError, "as before"),
         (lambda e: e.decompose().leave_one_out([(PHI[:5], Y[:5])], regs=[1.0]), ValueError, "80 rows"),
         (lambda e: e.decompose().leave_one_out([(PHI[:, :5], Y)], regs=[1.0]), ValueError, "phi of shape"),
+        (lambda e: e.decompose().leave_one_out([(PHI, Y[:, :1])], regs=[1.0]), ValueError, "as gathered"),
+        (lambda e: e.decompose().leave_one_out([(PHI, Y)], regs=[1.0], scoring="r2"), ValueError, "scoring"),
+        (lambda _: _one_output().leave_one_out([], regs=[1.0], scoring="accuracy"), ValueError, "k >= 2"),
         (lambda e: e.solve(1.0).predict(PHI[:, :2]), ValueError, "phi of shape"),
         (lambda _: NormalEquations(dtype="float16"), ValueError, "float64"),
     ],
