@@ -94,8 +94,8 @@ def ntk(
     Notes
     -----
     Error: exact up to rounding, relative to sqrt(Theta(x, x) Theta(y, y)): about 1e-14 in float64 and 1e-6 in float32
-    for depths up to 10, also between equal and opposite points, where relu's kernel has a kink. For activations that are
-    not positively homogeneous, nearly equal points of a large variance q = K_h(x, x) lose a factor of about q.
+    for depths up to 10, also between equal and opposite points, where relu's kernel has a kink. For activations that
+    are not positively homogeneous, nearly equal points of a large variance q = K_h(x, x) lose a factor of about q.
     Cost: a matrix product, and per entry one polynomial whatever the depth (relu, leaky_relu and abs without biases),
     about 30 floating-point operations per layer (the same with biases), or array expressions (other activations). With
     biases, pairs nearly parallel or opposite (1 - abs(cos) below 2e-3 in float32, 1e-5 in float64) cost O(d) more.

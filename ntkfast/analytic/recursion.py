@@ -35,8 +35,8 @@ from .activations import Activation, Slopes
 
 __all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_pair"]
 
-# Angles between nearly equal points are lost like the variance times eps when they come from covariances. float32 inputs
-# of general activations with larger variances are therefore computed in float64.
+# Covariances of nearly equal points leave an error of about the variance times eps in kdot. So float32 inputs with
+# larger variances than this are computed in float64, unless the activation goes through angles.
 _FLOAT32_VARIANCE = 8.0
 
 _TILE_ROWS = 512
