@@ -46,7 +46,9 @@ class NystroemFeatures(FeatureMap):
     -----
     Error: that of the kernel at landmarks; `nystroem` bounds its mean elsewhere.
     Cost: m^3 / 3 operations in float64 once; n m kernel entries and 2 n m^2 operations for n rows.
-    Gradient: exact, through the kernel's.
+    Gradient: exact, through `ntkfast.analytic.ntk_vjp`, whose finite value at a zero row it takes over (with biases
+    the kernel is smooth there; without, it is a mean over directions, not 0).
+    Zero rows: with b_std > 0 their kernel, and so their features, are not zero.
     Determinism: to rounding. Backends: numpy, cupy; `x` must live where the landmarks do.
 
     References
@@ -99,7 +101,7 @@ class NystroemFeatures(FeatureMap):
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
         landmarks, whitening = self._tables(x)
-        return ntk_vjp(x, landmarks, ct @ whitening.T, **self._parameters()).x1
+        return ntk_vjp(x, landmarks, ct @ whitening.T, kind=self.kind, **self._parameters()).x1
 
     def _tables(self, x: Array) -> tuple[Array, Array]:
         return self.landmarks.astype(x.dtype, copy=False), self._whitening.astype(x.dtype, copy=False)

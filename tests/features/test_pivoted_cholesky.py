@@ -99,14 +99,14 @@ def test_same_seed_same_pivots_other_seed_other_pivots():
 @pytest.mark.stat
 @pytest.mark.parametrize("block_size", [1, 4])
 def test_law_of_the_pivots_is_the_sequential_one(block_size):
-    """Probability of each ordered pair of first pivots, R = 4,000 draws of a 4 x 4 matrix.
+    """Probability of each ordered pair of first pivots, R = 1,500 draws of a 4 x 4 matrix.
 
     The exact probability of the pair (i, j) is A_ii / tr A times S_jj / tr S, S the residual after i. Counts are
     binomial with standard deviation s >= 4, and Bernstein's bound for a deviation t = 6.3 (s + 1) is
     2 exp(-t^2 / (2 s^2 + 2 t / 3)) <= 2 exp(-18) per pair: failure probability below 4e-7 for 12 pairs.
     """
     a = decaying(4, power=1.0)
-    draws = 4_000
+    draws = 1_500
     counts = np.zeros((4, 4))
     for seed in range(draws):
         i, j = random_pivoted_cholesky(a, 2, seed=seed, block_size=block_size).pivots

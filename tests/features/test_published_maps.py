@@ -35,7 +35,6 @@ MAPS = {
     "polynomial sketch": lambda m, **p: NTKPolynomialSketch(D, m, depth=3, **{"seed": 0, **p}),
     "nystroem": make_nystroem,
 }
-PIECEWISE_CONSTANT = {"arc-cosine 0"}
 
 
 def points(n, seed=0, dtype=np.float64):
@@ -72,11 +71,12 @@ def test_float32_agrees_with_float64(make):
 
 
 def test_zero_rows_have_zero_features_and_gradients(make):
+    """The Nystroem map hands the exact kernel's gradient on, which is a mean over directions there."""
     phi, x = make(32), points(4)
     x[2] = 0
     assert not phi(x)[2].any()
     gradient = phi.vjp(x, np.ones((4, 32)))
-    assert not gradient[2].any()
+    assert make is make_nystroem or not gradient[2].any()
     assert np.isfinite(gradient).all()
 
 
@@ -103,7 +103,7 @@ def test_row_blocks_do_not_matter(make):
     assert_close(phi.vjp(x, z, max_memory=small), gradient, tol(np.float64, 1000))
 
 
-def test_vjp_is_the_derivative_of_the_features(make, request):
+def test_vjp_is_the_derivative_of_the_features(make):
     """Central differences with step h = 1e-6: error h^2 plus rounding / h; no step of a map is crossed at this seed."""
     phi, x = make(24), points(7)
     rng = np.random.default_rng(1)
@@ -118,8 +118,8 @@ def test_gram_error_falls_with_the_number_of_features(make):
     x = points(60)
 
     def error(m):
-        pairs = [(make(m, seed=s), s) for s in range(6)]
-        return np.mean([np.linalg.norm(p(x) @ p(x).T - p.kernel(x)) for p, _ in pairs])
+        maps = [make(m, seed=s) for s in range(6)]
+        return np.mean([np.linalg.norm(phi(x) @ phi(x).T - phi.kernel(x)) for phi in maps])
 
     assert error(16 * 8) < 0.5 * error(8)
 
