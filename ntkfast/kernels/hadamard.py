@@ -9,13 +9,16 @@ p log2(p) additions a row (Fino and Algazi 1976).
 Promise: bitwise on every target and for any cut of the rows: stages keep their order, and within a stage no two sums
 meet. (Products do not occur.)
 
-The targets differ in how stages share a pass over memory. A CPU thread owns rows and passes over them in blocks
-that fit the first-level cache, two or three stages at a time; the stages between blocks of a long row run on strips
-of columns copied to scratch. A CUDA block keeps a chunk of the array in shared memory for all stages within it; every
+The targets differ in how stages share a pass over memory. A CPU thread owns rows and passes over blocks of them that
+fit the first-level cache, two stages at a time, in the constant geometry of Pease (1968): every pass reads four
+neighbors and writes them a quarter of the block apart, which rotates the index by two bits, so that the next stages
+are between neighbors again; such a pass vectorizes. The stages between the blocks of a long row run on strips of
+columns copied to scratch. A CUDA block keeps a chunk of the array in shared memory for all stages within it; every
 further pass over global memory does two stages.
 
 References
 ----------
+Pease. An adaptation of the fast Fourier transform for parallel processing. Journal of the ACM 15, 1968.
 Fino, Algazi. Unified matrix treatment of the fast Walsh-Hadamard transform. IEEE Trans. Computers 25, 1976.
 """
 
@@ -29,10 +32,10 @@ from ._kernel import FASTMATH, Kernel, cpu_jit, cuda_jit, grid, shared
 
 __all__ = ["transform"]
 
-_BLOCK = 4096  # elements of a row that are in the first-level cache (CPU) or shared memory (CUDA) at a time
+_BLOCK = 4096  # elements that are in the first-level cache (CPU) or shared memory (CUDA) at a time; a power of 4
 _STRIP = 64  # columns of a strip
 
-# Inlined by force, so that a literal half-width is a constant in the loop: with one, LLVM vectorizes short loops.
+# Inlined by force, so that a literal quarter is a constant of the loop: LLVM has to see that the results are apart.
 _inlined = numba.njit(fastmath=set(FASTMATH), forceinline=True, cache=False)
 
 
@@ -54,29 +57,41 @@ def _transform_reference(x, out):
 # --- CPU ----------------------------------------------------------------------------------------
 
 
-@shared
-def _stages_1_2_4(row):
-    """The first three stages; unsigned, since an index that may wrap does not vectorize."""
-    for block in range(row.size // 8):
-        k = np.uint64(8) * np.uint64(block)
-        k1, k2, k3, k4 = k + np.uint64(1), k + np.uint64(2), k + np.uint64(3), k + np.uint64(4)
-        k5, k6, k7 = k + np.uint64(5), k + np.uint64(6), k + np.uint64(7)
-        a, b, c, d, e, f, g, h = row[k], row[k1], row[k2], row[k3], row[k4], row[k5], row[k6], row[k7]
-        a, b, c, d, e, f, g, h = a + b, a - b, c + d, c - d, e + f, e - f, g + h, g - h
-        a, b, c, d, e, f, g, h = a + c, b + d, a - c, b - d, e + g, f + h, e - g, f - h
-        row[k], row[k1], row[k2], row[k3] = a + e, b + f, c + g, d + h
-        row[k4], row[k5], row[k6], row[k7] = a - e, b - f, c - g, d - h
-
-
 @_inlined
-def _two_stages(row, h):
-    """Stages h and 2 h."""
-    for first in range(0, row.size, 4 * h):
-        u, v = row[first : first + h], row[first + h : first + 2 * h]
-        w, z = row[first + 2 * h : first + 3 * h], row[first + 3 * h : first + 4 * h]
-        for i in range(h):
-            a, b, c, d = u[i] + v[i], u[i] - v[i], w[i] + z[i], w[i] - z[i]
-            u[i], v[i], w[i], z[i] = a + c, b + d, a - c, b - d
+def _rotate(x, quarter, y):
+    """Two stages; unsigned, since an index that may wrap does not vectorize."""
+    q1, q2, q3 = np.uint64(quarter), np.uint64(2 * quarter), np.uint64(3 * quarter)
+    for t in range(quarter):
+        i = np.uint64(t)
+        k = np.uint64(4) * i
+        a, b, c, d = x[k], x[k + np.uint64(1)], x[k + np.uint64(2)], x[k + np.uint64(3)]
+        a, b, c, d = a + b, a - b, c + d, c - d
+        y[i], y[i + q1], y[i + q2], y[i + q3] = a + c, b + d, a - c, b - d
+
+
+@shared
+def _pass(x, y):
+    if x.size == 4096:
+        _rotate(x, 1024, y)
+    elif x.size == 1024:
+        _rotate(x, 256, y)
+    elif x.size == 256:
+        _rotate(x, 64, y)
+    else:
+        _rotate(x, x.size // 4, y)
+
+
+@shared
+def _all_stages(block, scratch):
+    """Transform a block whose size is a power of 4."""
+    x, y = block, scratch
+    n_passes = 0
+    while 4**n_passes < block.size:
+        _pass(x, y)
+        x, y = y, x
+        n_passes += 1
+    if n_passes % 2 == 1:
+        block[:] = scratch
 
 
 @shared
@@ -88,13 +103,13 @@ def _one_stage(row, h):
 
 
 @shared
-def _stages_8_16(row):
-    _two_stages(row, 8)
-
-
-@shared
-def _stages_32_64(row):
-    _two_stages(row, 32)
+def _two_stages(row, h):
+    for first in range(0, row.size, 4 * h):
+        u, v = row[first : first + h], row[first + h : first + 2 * h]
+        w, z = row[first + 2 * h : first + 3 * h], row[first + 3 * h : first + 4 * h]
+        for i in range(h):
+            a, b, c, d = u[i] + v[i], u[i] - v[i], w[i] + z[i], w[i] - z[i]
+            u[i], v[i], w[i], z[i] = a + c, b + d, a - c, b - d
 
 
 @shared
@@ -105,17 +120,6 @@ def _stages_from(row, h):
         h *= 4
     if 2 * h <= row.size:
         _one_stage(row, h)
-
-
-@shared
-def _all_stages(row):
-    h = 1
-    if row.size >= 128:
-        _stages_1_2_4(row)
-        _stages_8_16(row)
-        _stages_32_64(row)
-        h = 128
-    _stages_from(row, h)
 
 
 @shared
@@ -132,13 +136,20 @@ def _stages_between_blocks(row):
 
 @cpu_jit
 def _transform_cpu(x, out):
+    p = out.shape[1]
+    size = 1  # of a block: the largest power of 4 within the row and the cache
+    while 4 * size <= p and size < _BLOCK:
+        size *= 4
     for i in prange(out.shape[0]):
         row = out[i]
         row[:] = x[i]
-        for first in range(0, row.size, _BLOCK):
-            _all_stages(row[first : first + _BLOCK])
-        if row.size > _BLOCK:
+        scratch = np.empty(size, out.dtype)
+        for first in range(0, p, size):
+            _all_stages(row[first : first + size], scratch)
+        if p > 2 * size:
             _stages_between_blocks(row)
+        elif p == 2 * size:
+            _one_stage(row, size)
 
 
 # --- CUDA: on the flat array, since a row is an aligned power of two of it ------------------------

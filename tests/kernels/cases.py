@@ -10,8 +10,9 @@ that is valid) and up to a few times `TINY_BLOCK`, and values with ``values``: s
 else is needed: what is compiled to PTX, and for which types, is what the launcher launches with these arguments.
 
 ``Case.small`` names constants of the kernel's file that bound a block or a chunk; in the simulator they get these small
-values, so that small arguments reach every branch. ``Case.large`` gives arguments of full size for PTX, where nothing
-is executed, if a launcher chooses its kernels by size.
+values, so that small arguments reach every branch. ``Case.corners`` lists arguments for branches that random ones may
+miss. ``Case.large`` gives arguments of full size for PTX, where nothing is executed, if a launcher chooses its kernels
+by size.
 """
 
 import importlib
@@ -48,6 +49,8 @@ class Case:
         Passed to `arguments`.
     small : dict of str to int
         Constants of the kernel's file in the simulator.
+    corners : dtype -> list of tuples, optional
+        Arguments that are always tested.
     large : dtype -> tuple, optional
         Full-size arguments, for PTX only.
     """
@@ -58,6 +61,7 @@ class Case:
     gpu_eps: float | None = None
     dtypes: tuple[str, ...] = ("float32", "float64")
     small: dict[str, int] = field(default_factory=dict)
+    corners: Callable[[np.dtype], list[tuple]] | None = None
     large: Callable[[np.dtype], tuple] | None = None
 
 

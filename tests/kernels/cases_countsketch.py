@@ -32,6 +32,12 @@ def _apply(dtype):
     return _build(make)
 
 
+def _blocks_of_rows(dtype):
+    """Two table rows, so many rows that the CPU takes them in blocks, and a rest."""
+    n = 5 if SIMULATED else 67
+    return [(values((n, 12), dtype, 1), *_tables(12, 20, 2, 1, dtype), garbage((n, 20), dtype))]
+
+
 def _adjoint(dtype):
     def make(n, d, m, nnz, seed, kind):
         return values((n, m), dtype, seed, kind), *_tables(d, m, nnz, seed, dtype), garbage((n, d), dtype)
@@ -50,7 +56,7 @@ def _apply_sparse(dtype):
 
 
 CASES = {
-    "countsketch.apply": Case(_apply, small={"_RANGE": 8, "_ROWS": 2}),
+    "countsketch.apply": Case(_apply, small={"_RANGE": 8, "_ROWS": 2}, corners=_blocks_of_rows),
     "countsketch.apply_sparse": Case(_apply_sparse, small={"_RANGE": 8}),
     "countsketch.adjoint": Case(_adjoint, small={"_STRIP": 8}),
 }
