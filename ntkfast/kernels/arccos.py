@@ -69,6 +69,7 @@ SINE_GAP = tuple((-1.0) ** (k + 1) * 2.0 * k / math.factorial(2 * k + 1) for k i
 
 TILE_ROWS = 32  # of a CPU tile; the mirrored tile is written in runs of this length
 TILE_COLUMNS = 512
+SERIAL_SIZE = 1 << 17  # entries, some 0.2 ms of work, up to which waking other threads does not pay
 CUDA_TILE = 16  # side of the square of entries that consecutive threads visit
 
 # Sums of non-negative terms (chords) or of ones (counts), good in any order: "reassoc" runs them in vector lanes.
@@ -321,18 +322,27 @@ def _mirror_tile(out, i0, i1, j0, j1):
             out[j, i] = out[i, j]
 
 
+@shared
+def _angle_at(tile, across, u1, u2, threshold, row, column, mirror, out):
+    n1, n2 = u1.shape[0], u2.shape[0]
+    diagonal = row - column if mirror else -n1 - n2
+    i0, j0 = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
+    i1, j1 = min(i0 + TILE_ROWS, n1), min(j0 + TILE_COLUMNS, n2)
+    _angle_tile(u1, u2, threshold, diagonal, out, i0, i1, j0, j1, row, column)
+    if mirror:
+        _mirror_tile(out, row + i0, row + i1, column + j0, column + j1)
+
+
 @cpu_jit
 def _angle_cpu(u1, u2, threshold, row, column, mirror, out):
-    n1, n2 = u1.shape[0], u2.shape[0]
-    across = (n2 + TILE_COLUMNS - 1) // TILE_COLUMNS
-    down = (n1 + TILE_ROWS - 1) // TILE_ROWS
-    diagonal = row - column if mirror else -n1 - n2
-    for tile in numba.prange(down * across):
-        i0, j0 = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
-        i1, j1 = min(i0 + TILE_ROWS, n1), min(j0 + TILE_COLUMNS, n2)
-        _angle_tile(u1, u2, threshold, diagonal, out, i0, i1, j0, j1, row, column)
-        if mirror:
-            _mirror_tile(out, row + i0, row + i1, column + j0, column + j1)
+    across = (u2.shape[0] + TILE_COLUMNS - 1) // TILE_COLUMNS
+    n_tiles = (u1.shape[0] + TILE_ROWS - 1) // TILE_ROWS * across
+    if u1.shape[0] * u2.shape[0] <= SERIAL_SIZE:
+        for tile in range(n_tiles):
+            _angle_at(tile, across, u1, u2, threshold, row, column, mirror, out)
+    else:
+        for tile in numba.prange(n_tiles):
+            _angle_at(tile, across, u1, u2, threshold, row, column, mirror, out)
 
 
 @cuda_jit

@@ -36,6 +36,7 @@ __all__ = ["CHUNK", "evaluate", "normalize"]
 CHUNK = 8  # Chebyshev terms per pass over a row; their coefficients stay in registers
 TILE_ROWS = 32  # rows of a CPU tile; the mirrored tile is written in runs of this length
 TILE_COLUMNS = 256  # columns of a CPU tile; four scratch rows of this length stay in the first-level cache
+SERIAL_SIZE = 1 << 17  # entries, some 0.2 ms of work, up to which waking other threads does not pay
 ROW_THREADS = 128  # of a CUDA block, in kernels with a block per row
 CUDA_TILE = 16  # side of the square of entries that consecutive threads visit, for runs in the mirrored copy too
 
@@ -104,8 +105,12 @@ def _normalize_reference(x, floor, unit, norm):
 
 @cpu_jit
 def _normalize_cpu(x, floor, unit, norm):
-    for i in numba.prange(x.shape[0]):
-        norm[i] = _normalize_row(x[i], floor, unit[i])
+    if x.size <= SERIAL_SIZE:
+        for i in range(x.shape[0]):
+            norm[i] = _normalize_row(x[i], floor, unit[i])
+    else:
+        for i in numba.prange(x.shape[0]):
+            norm[i] = _normalize_row(x[i], floor, unit[i])
 
 
 @shared
@@ -276,18 +281,27 @@ def _mirror_tile(out, i0, i1, j0, j1):
                 out[q, j, i] = out[q, i, j]
 
 
+@shared
+def _evaluate_at(tile, across, u1, u2, r1, r2, coefficients, ends, threshold, row, column, mirror, out):
+    n1, n2 = u1.shape[0], u2.shape[0]
+    diagonal = row - column if mirror else -n1 - n2
+    i0, j0 = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
+    i1, j1 = min(i0 + TILE_ROWS, n1), min(j0 + TILE_COLUMNS, n2)
+    _evaluate_tile(u1, u2, r1, r2, coefficients, ends, threshold, diagonal, out, i0, i1, j0, j1, row, column)
+    if mirror:
+        _mirror_tile(out, row + i0, row + i1, column + j0, column + j1)
+
+
 @cpu_jit
 def _evaluate_cpu(u1, u2, r1, r2, coefficients, ends, threshold, row, column, mirror, out):
-    n1, n2 = u1.shape[0], u2.shape[0]
-    across = (n2 + TILE_COLUMNS - 1) // TILE_COLUMNS
-    down = (n1 + TILE_ROWS - 1) // TILE_ROWS
-    diagonal = row - column if mirror else -n1 - n2
-    for tile in numba.prange(down * across):
-        i0, j0 = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
-        i1, j1 = min(i0 + TILE_ROWS, n1), min(j0 + TILE_COLUMNS, n2)
-        _evaluate_tile(u1, u2, r1, r2, coefficients, ends, threshold, diagonal, out, i0, i1, j0, j1, row, column)
-        if mirror:
-            _mirror_tile(out, row + i0, row + i1, column + j0, column + j1)
+    across = (u2.shape[0] + TILE_COLUMNS - 1) // TILE_COLUMNS
+    n_tiles = (u1.shape[0] + TILE_ROWS - 1) // TILE_ROWS * across
+    if u1.shape[0] * u2.shape[0] <= SERIAL_SIZE:
+        for tile in range(n_tiles):
+            _evaluate_at(tile, across, u1, u2, r1, r2, coefficients, ends, threshold, row, column, mirror, out)
+    else:
+        for tile in numba.prange(n_tiles):
+            _evaluate_at(tile, across, u1, u2, r1, r2, coefficients, ends, threshold, row, column, mirror, out)
 
 
 @shared
