@@ -37,7 +37,7 @@ _SMALLEST = 1e-4
 _EXTRA = 3  # derivatives up to phi''' are asked for
 
 
-def expand(phi: Callable[[Array], Array], *, degree: int = 64, nodes: int = 256, tolerance: float = 1e-6) -> Activation:
+def expand(phi: Callable[[Array], Array], *, degree: int = 64, nodes: int = 256, tolerance: float = 1e-5) -> Activation:
     """Record of an arbitrary activation, to be passed as ``activation=``.
 
     Parameters

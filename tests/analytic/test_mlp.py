@@ -38,14 +38,21 @@ def _plain(x, y, depth, W_std, b_std, record):
 
 
 @pytest.mark.parametrize(("activation", "b_std"), NETWORKS)
-def test_equals_the_plain_recursion(activation, b_std, backend):
+def test_equals_the_plain_recursion(activation, b_std):
     x, y = 0.4 * _points(7, 5), 0.4 * _points(4, 5, seed=1)
     for depth in (0, 1, 3):
-        pair = nngp_and_ntk(
-            backend.asarray(x), backend.asarray(y), depth=depth, W_std=0.9, b_std=b_std, activation=activation
-        )
+        pair = nngp_and_ntk(x, y, depth=depth, W_std=0.9, b_std=b_std, activation=activation)
         for got, expected in zip(pair, _plain(x, y, depth, 0.9, b_std, closed_form(activation)), strict=True):
-            assert_close(backend.to_numpy(got), expected, 1e-14)
+            assert_close(got, expected, 1e-14)
+
+
+@pytest.mark.parametrize("activation", ["relu", "abs", "erf"])
+def test_every_backend_equals_the_plain_recursion(activation, backend):
+    x, y = 0.4 * _points(3, 4), 0.4 * _points(2, 4, seed=1)
+    network = {"depth": 2, "W_std": 0.9, "b_std": 0.3}
+    pair = nngp_and_ntk(backend.asarray(x), backend.asarray(y), **network, activation=activation)
+    for got, expected in zip(pair, _plain(x, y, **network, record=closed_form(activation)), strict=True):
+        assert_close(backend.to_numpy(got), expected, 1e-14)
 
 
 @pytest.mark.parametrize(("activation", "b_std"), NETWORKS)
