@@ -114,7 +114,7 @@ class Zonal:
         --------
         >>> import numpy as np
         >>> zonal(1).of_angle(np.array([0.0, np.pi / 2, 3.0])).round(6)
-        array([2.     , 0.31831, 0.     ])
+        array([ 2.      ,  0.31831 , -0.044319])
         """
         xp, t = _angles(t)
         return kernels(xp, t, self.depth, self.ratio)[self._which]
