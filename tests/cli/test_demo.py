@@ -77,13 +77,13 @@ def test_equal_seeds_give_equal_numbers(classes):
 def test_comparison_on_digits():
     """Steps are counted right; errors fall with the width; the exact NTK beats the linear model."""
     steps = []
-    settings = Settings(depth=2, n_features=1024, n_draws=3, seed=0, limit=300)
+    settings = Settings(depth=2, n_features=256, n_draws=3, seed=0, limit=300)
     comparison = compare(scale(load_digits(seed=0)), settings, steps.append)
     assert len(steps) == n_steps(settings)
     medians = np.median(comparison.results.sweep.errors, axis=1)
-    assert comparison.results.sweep.n_features == (64, 128, 256, 512, 1024)
-    # 16 times the features: a quarter of the error, give or take
-    assert 0.12 < medians[-1] / medians[0] < 0.5
+    assert comparison.results.sweep.n_features == (64, 128, 256)
+    # 4 times the features: half the error, give or take
+    assert 0.25 < medians[-1] / medians[0] < 0.75
     by_family = {method.family: method for method in comparison.results.methods}
     assert by_family["exact"].gram_error == 0
     assert by_family["features"].gram_error == comparison.results.sweep.errors[-1][0]
@@ -127,9 +127,14 @@ def test_interrupt(monkeypatch, capsys, classes, tmp_path):
 def test_files_appear_whole_or_not_at_all(tmp_path):
     target = tmp_path / "result"
     target.write_text("before")
-    with pytest.raises(ZeroDivisionError), atomic_path(target) as path:
-        path.write_text("half")
-        raise ZeroDivisionError
+
+    def fail_halfway():
+        with atomic_path(target) as path:
+            path.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
     assert [p.name for p in tmp_path.iterdir()] == ["result"]
     assert target.read_text() == "before"
     with atomic_path(target) as path:
