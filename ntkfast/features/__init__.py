@@ -1,6 +1,7 @@
 """Feature maps: phi(x) such that phi(x) . phi(y) approximates a neural tangent kernel."""
 
 from ._base import FeatureMap
+from .accuracy import GramError, gram_error, suggest_n_features
 from .arccosine import ArcCosineFeatures
 from .ntk_sketch import NTKSketch
 from .nystroem import NystroemFeatures, nystroem
@@ -12,12 +13,15 @@ from .random_features import NTKRandomFeatures
 __all__ = [
     "ArcCosineFeatures",
     "FeatureMap",
+    "GramError",
     "NTKPolynomialSketch",
     "NTKRandomFeatures",
     "NTKSketch",
     "NystroemFeatures",
     "OnePassFeatures",
     "PivotedCholesky",
+    "gram_error",
     "nystroem",
     "random_pivoted_cholesky",
+    "suggest_n_features",
 ]

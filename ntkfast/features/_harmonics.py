@@ -9,6 +9,7 @@ norm for one coordinate of a uniform direction w, E[p_l(w.x) p_j(w.y)] = P_l(x.y
 All the freedom is in sigma_l. Scalars of either sign give one function per direction, unit vectors of R^2 two.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -43,15 +44,13 @@ class Nonlinearity(NamedTuple):
     reach: float
 
 
-def masses(zonal: Zonal, dim: int, n_degrees: int) -> Any:
-    """Masses a_l of the degrees l < n_degrees on the sphere of R^dim, shape (n_degrees,), float64.
-
-    Their sum over all degrees is k(1).
-    """
+@functools.lru_cache(maxsize=64)
+def masses(zonal: Zonal, dim: int, n_degrees: int) -> tuple[float, ...]:
+    """Masses a_l of the degrees l < n_degrees on the sphere of R^dim; their sum over all degrees is k(1)."""
     if dim > LARGE_DIM:
-        return zonal.series(n_degrees)
+        return tuple(zonal.series(n_degrees).tolist())
     mu = zonal.gegenbauer(dim, n_degrees)
-    return np.array([value * harmonic_multiplicity(dim, degree) for degree, value in enumerate(mu)])
+    return tuple(float(value) * harmonic_multiplicity(dim, degree) for degree, value in enumerate(mu))
 
 
 def gegenbauer(dim: int, n_degrees: int, u: Any) -> tuple[Any, Any]:
@@ -86,9 +85,10 @@ def amplitudes(mass: Any) -> Any:
     return np.stack([np.where(degree % 2 == 0, signed, 0), np.where(degree % 2 == 1, signed, 0)])
 
 
-def nonlinearity(mass: Any, dim: int) -> Nonlinearity:
+@functools.lru_cache(maxsize=16)
+def nonlinearity(mass: tuple[float, ...], dim: int) -> Nonlinearity:
     """Tabulate G of the masses, with the fewest cells that keep `TABLE_ERROR`."""
-    amplitude = amplitudes(mass)
+    amplitude = amplitudes(np.array(mass))
     reach = min(1.0, REACH / math.sqrt(dim))
     cells = MIN_CELLS
     while True:

@@ -7,6 +7,11 @@ Three kinds, all with uniform marginals and fewer correlations the further down:
 - "hadamard": blocks of D orthonormal directions H D_3 H D_2 H D_1 with random signs D_i and the Walsh-Hadamard
   matrix H, D a power of two (rows are padded): D log D additions a block, no matrix. Marginals are uniform up
   to O(1 / D).
+
+References
+----------
+Mezzadri. How to generate random matrices from the classical compact groups. Notices of the AMS 54, 2007.
+Yu, Suresh, Choromanski, Holtmann-Rice, Kumar. Orthogonal random features. NIPS 2016.
 """
 
 import math
@@ -15,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._typing import Array
-from ..backends import Backend
+from ..backends import Backend, get_backend
 from ..kernels import hadamard, philox
 from ..sketch._base import TableCache
 from ._base import place
@@ -62,19 +67,15 @@ class Projection(NamedTuple):
 
     def _matrix(self) -> Any:
         """Directions as columns (in_dim, p), made on the host in float64 for every backend and dtype."""
-        blocks = range(0, self.n_directions, self.dim)
-        columns = [self._block(start, min(self.dim, self.n_directions - start)) for start in blocks]
-        return np.concatenate(columns, axis=1)[: self.in_dim]
-
-    def _block(self, start: int, count: int) -> Any:
-        stream = np.empty(self.dim * count)
-        philox.normal.reference(philox.derive_key(self.seed, ONE_PASS), start * self.dim, stream)
-        normals = stream.reshape(count, self.dim).T
+        stream = np.empty(self.n_directions * self.dim)
+        get_backend(stream).launch(philox.normal, philox.derive_key(self.seed, ONE_PASS), 0, stream)
+        normals = stream.reshape(self.n_directions, self.dim).T
         if self.kind == "gaussian":
-            return normals / np.sqrt((normals * normals).sum(axis=0))
-        q, r = np.linalg.qr(normals)
-        # The factor with a positive diagonal of R is the one with Haar's law (Mezzadri 2007).
-        return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)
+            directions = normals / np.sqrt((normals * normals).sum(axis=0))
+        else:
+            starts = range(0, self.n_directions, self.dim)
+            directions = np.concatenate([_haar(normals[:, s : s + self.dim]) for s in starts], axis=1)
+        return directions[: self.in_dim]
 
     def _signs(self, backend: Backend, dtype: Any) -> Array:
         """Signs (n_blocks, ROTATIONS, dim) over sqrt(dim), so that every rotation is orthogonal."""
@@ -113,3 +114,9 @@ class Projection(NamedTuple):
                 rotated *= sign
             total += rotated[:, : self.in_dim]
         return total
+
+
+def _haar(normals: Any) -> Any:
+    """Orthonormal columns with Haar's law: the factor Q of normal columns with a positive diagonal of R (Mezzadri)."""
+    q, r = np.linalg.qr(normals)
+    return q * np.where(np.diagonal(r) < 0, -1.0, 1.0)

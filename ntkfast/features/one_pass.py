@@ -35,7 +35,6 @@ class _Plan(NamedTuple):
     projection: Projection | None  # None where the exact columns are all there is
     table: Any  # (q, n_cells, 4), G / sqrt(p)
     reach: float
-    random: float  # k_r(1), the mass of the random columns
     n_random: int
     nugget: float
 
@@ -221,45 +220,45 @@ def _plan(phi: OnePassFeatures) -> _Plan:
     function = zonal(phi.depth, activation=phi.activation, kind=phi.kind)
     mass = masses(function, dim, phi.max_degree + 1)
     degree = _exact_degree(mass, phi.in_dim, phi.n_features, dim)
-    rest = mass.copy()
-    rest[: degree + 1] = 0
-    return _fill(phi, kind, dim, _monomials(mass, degree, dim), rest, function.peak - float(mass.sum()))
+    rest = (0.0,) * (degree + 1) + mass[degree + 1 :]
+    return _fill(phi, kind, dim, _monomials(mass, degree, dim), rest, function.peak - sum(mass))
 
 
-def _fill(phi: OnePassFeatures, kind: str, dim: int, exact: tuple[float, ...], rest: Any, nugget: float) -> _Plan:
-    random = float(rest.sum())
+def _fill(
+    phi: OnePassFeatures, kind: str, dim: int, exact: tuple[float, ...], rest: tuple[float, ...], nugget: float
+) -> _Plan:
+    random = sum(rest)
     free = phi.n_features - _n_exact(phi.in_dim, len(exact) - 1)
-    if random == 0 or free == 0:
-        return _Plan(exact, None, None, 1.0, random, 0, nugget + random)
     table, reach = nonlinearity(rest, dim)
-    table = table if free >= len(table) else table[:1] + 0
+    if random == 0 or free < len(table):
+        return _Plan(exact, None, None, reach, 0, nugget + random)
     count = free // len(table)
     projection = Projection(kind, phi.in_dim, dim, count, phi.seed)
-    return _Plan(exact, projection, table / math.sqrt(count), reach, random, count * len(table), nugget)
+    return _Plan(exact, projection, table / math.sqrt(count), reach, count * len(table), nugget)
 
 
 def _n_exact(d: int, degree: int) -> int:
-    """Columns of the exact degrees 0 .. degree; none for -1."""
+    """Columns of the exact degrees 0 .. degree."""
     return sum((1, d, d * (d + 1) // 2)[: degree + 1])
 
 
-def _exact_degree(mass: Any, d: int, n_features: int, dim: int) -> int:
-    """Last exact degree, -1 for none, by the standard deviation at orthogonal points."""
-    best, least = -1, math.inf
-    for degree in range(-1, 3):
+def _exact_degree(mass: tuple[float, ...], d: int, n_features: int, dim: int) -> int:
+    """Last exact degree, by the standard deviation at orthogonal points; without random columns, by what is missing."""
+    best, least = 0, math.inf
+    for degree in range(3):
         free = n_features - _n_exact(d, degree)
-        rest = float(mass[degree + 1 :].sum())
+        rest = sum(mass[degree + 1 :])
         if free < 0 or (degree == 2 and min(_monomials(mass, 2, dim)) < 0):
             break
-        error = rest / math.sqrt(free) if free else (0.0 if rest == 0 else math.inf)
+        error = rest / math.sqrt(max(free, 1))
         if error * EXACT_GAIN < least or error == 0 < least:
             best, least = degree, error
     return best
 
 
-def _monomials(mass: Any, degree: int, dim: int) -> tuple[float, ...]:
+def _monomials(mass: tuple[float, ...], degree: int, dim: int) -> tuple[float, ...]:
     """Coefficients of 1, s, s^2 in sum_{l <= degree} a_l P_l, with P_2 = (D s^2 - 1) / (D - 1)."""
-    exact = [float(a) for a in mass[: degree + 1]]
+    exact = list(mass[: degree + 1])
     if degree == 2:
         exact[0] -= exact[2] / (dim - 1)
         exact[2] *= dim / (dim - 1)
@@ -269,8 +268,7 @@ def _monomials(mass: Any, degree: int, dim: int) -> tuple[float, ...]:
 def _write_exact(exact: tuple[float, ...], unit: Array, out: Array) -> int:
     """Columns whose products are exact[0] + exact[1] s + exact[2] s^2; returns their number."""
     d = unit.shape[1]
-    if len(exact) > 0:
-        out[:, 0] = math.sqrt(exact[0])
+    out[:, 0] = math.sqrt(exact[0])
     if len(exact) > 1:
         out[:, 1 : 1 + d] = unit
         out[:, 1 : 1 + d] *= math.sqrt(exact[1])
@@ -291,8 +289,7 @@ def _products(coefficient: float, d: int) -> list[tuple[int, int, tuple[float, f
 def _pull_exact(exact: tuple[float, ...], unit: Array, ct: Array, gradient: Array, value: Array) -> int:
     """Add the gradient with respect to `unit`, and the value, of ct . (exact columns); returns their number."""
     d = unit.shape[1]
-    if len(exact) > 0:
-        value += math.sqrt(exact[0]) * ct[:, 0]
+    value += math.sqrt(exact[0]) * ct[:, 0]
     if len(exact) > 1:
         linear = math.sqrt(exact[1]) * ct[:, 1 : 1 + d]
         gradient += linear

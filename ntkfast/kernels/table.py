@@ -59,7 +59,10 @@ def pieces(values: Any, slopes: Any, width: float) -> Any:
 @shared
 def _position(u, reach, per_unit, last):
     """(u + reach) / h clipped to [0, n); `last` is the largest number below n."""
-    return min(max((u + reach) * per_unit, u - u), last)
+    zero = u - u
+    position = (u + reach) * per_unit
+    position = position if position > zero else zero
+    return position if position < last else last
 
 
 @shared
