@@ -269,6 +269,23 @@ def even_odd(activation: str, leak: float = 0.01) -> tuple[float, float]:
 def harmonic_multiplicity(dim: int, degree: int) -> int:
     """Number of linearly independent spherical harmonics of one degree on the unit sphere of R^dim.
 
+    Parameters
+    ----------
+    dim : int
+        Dimension of the inputs, at least 2.
+    degree : int
+        At least 0.
+
+    Returns
+    -------
+    int
+        Exact, of any size.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument is not such an integer.
+
     Examples
     --------
     >>> [harmonic_multiplicity(3, degree) for degree in range(4)]

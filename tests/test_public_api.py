@@ -1,0 +1,51 @@
+"""Every public name is listed, documented with the sections of the house, and shown by an example."""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+
+import ntkfast
+
+MODULES = ["ntkfast", *(f"ntkfast.{name}" for name in ("analytic", "features", "regression", "sketch", "zonal"))]
+
+
+def _public():
+    """Public functions and classes, as test parameters."""
+    for module_name in MODULES:
+        module = importlib.import_module(module_name)
+        for name in module.__all__:
+            thing = getattr(module, name)
+            if inspect.isfunction(thing) or inspect.isclass(thing):
+                yield pytest.param(thing, id=f"{module_name}.{name}")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_is_complete(name):
+    module = importlib.import_module(name)
+    assert len(set(module.__all__)) == len(module.__all__)
+    assert all(hasattr(module, public) for public in module.__all__)
+
+
+@pytest.mark.parametrize("thing", list(_public()))
+def test_documented(thing):
+    doc = inspect.getdoc(thing)
+    assert doc, "no docstring"
+    if inspect.isfunction(thing):
+        for section in ("Returns\n-------", "Examples\n--------"):
+            assert section in doc
+        parameters = [p for p in inspect.signature(thing).parameters if not p.startswith("*")]
+        missing = [p for p in parameters if p not in doc]
+        assert not missing, f"undocumented parameters {missing}"
+
+
+def test_every_module_imports():
+    """No module of the package needs more than the core, the adapters' own package aside."""
+    for info in pkgutil.walk_packages(ntkfast.__path__, "ntkfast."):
+        if info.name not in {"ntkfast.backends._cupy", "ntkfast.cli.__main__"}:
+            importlib.import_module(info.name)
+
+
+def test_version_is_a_release_number():
+    assert len(ntkfast.__version__.split(".")) == 3
