@@ -18,6 +18,8 @@ def _cache_folder() -> str:
 
 # Before anything imports numba.
 os.environ.setdefault("NUMBA_CACHE_DIR", _cache_folder())
+# OpenMP threads that spin while they wait take the cores from each other where tests share a machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
