@@ -16,11 +16,11 @@ from ...regression import (
     random_preconditioner,
 )
 
-__all__ = ["RANK", "feature_blocks", "solve_exact", "solve_features", "solve_iteratively"]
+__all__ = ["feature_blocks", "solve_exact", "solve_features", "solve_iteratively"]
 
 Tile: TypeAlias = Callable[..., Array]
 
-# Columns of the preconditioner of conjugate gradients: a few dozen iterations on real data.
+# Columns of the preconditioner of conjugate gradients: n RANK^2 operations, no more than a few iterations cost.
 RANK = 1000
 
 # Relative residual at which conjugate gradients stop: below statistical errors, within reach of the dtype.
