@@ -2,7 +2,16 @@
 
 import numpy as np
 import scipy.sparse
-from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, PolySketch, RademacherSketch, SparseJL, TensorSketch, TensorSRHT
+from ntkfast.sketch import (
+    SRHT,
+    CountSketch,
+    GaussianSketch,
+    PolySketch,
+    RademacherSketch,
+    SparseJL,
+    TensorSketch,
+    TensorSRHT,
+)
 
 from .common import ratio, relative_error, rows
 

@@ -17,9 +17,9 @@ from ..backends import Backend, get_backend
 
 __all__ = ["FeatureMap", "place", "row_blocks", "unit_rows", "unit_rows_vjp"]
 
-# Rows of a block on the CPU: enough for a matrix product at full speed, few enough that the
-# block's features (1024 x 4096 float32: 16 MiB) are still in cache for the pass that follows.
-CPU_ROWS = 1024
+# Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each change
+# between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
+CPU_ROWS = 4096
 
 
 class FeatureMap(abc.ABC):

@@ -162,8 +162,7 @@ class OnePassFeatures(FeatureMap):
         plan = _plan(self)
         unit, norms = unit_rows(x)
         factor = self._factor(backend, norms)
-        first = _write_exact(plan.exact, unit, out)
-        out[:, :first] *= factor[:, None]
+        first = _write_exact(backend.xp, plan.exact, unit, factor, out)
         if plan.projection is not None:
             u = plan.projection.apply(backend, unit)
             backend.launch(kernel.evaluate, u, factor, self._table(backend, x.dtype), plan.reach, first, out)
@@ -265,18 +264,17 @@ def _monomials(mass: tuple[float, ...], degree: int, dim: int) -> tuple[float, .
     return tuple(exact)
 
 
-def _write_exact(exact: tuple[float, ...], unit: Array, out: Array) -> int:
-    """Columns whose products are exact[0] + exact[1] s + exact[2] s^2; returns their number."""
+def _write_exact(xp: Any, exact: tuple[float, ...], unit: Array, factor: Array, out: Array) -> int:
+    """Columns with products factor factor' (exact[0] + exact[1] s + exact[2] s^2); returns their number."""
     d = unit.shape[1]
-    out[:, 0] = math.sqrt(exact[0])
+    out[:, 0] = math.sqrt(exact[0]) * factor
     if len(exact) > 1:
-        out[:, 1 : 1 + d] = unit
-        out[:, 1 : 1 + d] *= math.sqrt(exact[1])
+        xp.multiply(unit, (math.sqrt(exact[1]) * factor)[:, None], out=out[:, 1 : 1 + d])
     if len(exact) > 2:
         for i, column, factors in _products(exact[2], d):
-            out[:, column : column + d - i] = unit[:, i : i + 1] * unit[:, i:]
-            out[:, column] *= factors[0]
-            out[:, column + 1 : column + d - i] *= factors[1]
+            run = out[:, column : column + d - i]
+            xp.multiply(unit[:, i:], (factors[1] * factor * unit[:, i])[:, None], out=run)
+            run[:, 0] *= factors[0] / factors[1]
     return _n_exact(d, len(exact) - 1)
 
 
