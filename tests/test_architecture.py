@@ -7,11 +7,12 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "ntkfast"
 
-BESIDE = {"errors", "_check", "_typing"}
+BESIDE = {"errors", "_check", "_streams", "_typing"}
 
 # part -> the parts it may import (a part may always import itself, and BESIDE from floor 1 on)
 ALLOWED = {
     "errors": set(),
+    "_streams": set(),
     "_typing": set(),
     "_check": {"backends", "errors", "_typing"},
     "kernels": set(),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .._streams import Stream
 from .._typing import Array
 from ..adapters.sklearn import NTKFeatures, NTKRegressor
 from ..analytic import ntk
@@ -141,7 +142,7 @@ def _warm_up(data: Dataset, settings: Settings) -> None:
 
 
 def _seed(settings: Settings, width: int, draw: int) -> int:
-    return derive_key(settings.seed, width, draw)
+    return derive_key(settings.seed, Stream.DEMO_DRAWS, width, draw)
 
 
 def _features(width: int, draw: int, settings: Settings) -> NTKFeatures:

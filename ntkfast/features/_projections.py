@@ -19,16 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import hadamard, philox
 from ..sketch._base import TableCache
 from ._base import place
 
-__all__ = ["ONE_PASS", "Projection"]
-
-# First tag of the keys of these streams; part of what a seed means.
-ONE_PASS = 80
+__all__ = ["Projection"]
 
 # Matrices and signs of all maps together, least recently used out first.
 WEIGHTS = TableCache(2**30)
@@ -68,7 +66,7 @@ class Projection(NamedTuple):
     def _matrix(self) -> Any:
         """Directions as columns (in_dim, p), made on the host in float64 for every backend and dtype."""
         stream = np.empty(self.n_directions * self.dim)
-        get_backend(stream).launch(philox.normal, philox.derive_key(self.seed, ONE_PASS), 0, stream)
+        get_backend(stream).launch(philox.normal, philox.derive_key(self.seed, Stream.ONE_PASS), 0, stream)
         normals = stream.reshape(self.n_directions, self.dim).T
         if self.kind == "gaussian":
             directions = normals / np.sqrt((normals * normals).sum(axis=0))
@@ -85,7 +83,7 @@ class Projection(NamedTuple):
     def _draw_signs(self, backend: Backend, dtype: Any) -> Array:
         n_blocks = -(-self.n_directions // self.dim)
         signs = backend.xp.empty(n_blocks * ROTATIONS * self.dim, dtype)
-        backend.launch(philox.signs, philox.derive_key(self.seed, ONE_PASS, 1), 0, signs)
+        backend.launch(philox.signs, philox.derive_key(self.seed, Stream.ONE_PASS, 1), 0, signs)
         signs /= math.sqrt(self.dim)
         return signs.reshape(n_blocks, ROTATIONS, self.dim)
 

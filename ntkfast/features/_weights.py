@@ -1,6 +1,5 @@
-"""Random directions of the published feature maps, and the streams that their seeds split into."""
+"""Random directions of the published feature maps."""
 
-import enum
 import math
 from typing import Any
 
@@ -10,26 +9,13 @@ from ..kernels import philox
 from ..sketch._base import TableCache
 from ._base import place
 
-__all__ = ["SAMPLINGS", "Stream", "directions"]
+__all__ = ["SAMPLINGS", "directions"]
 
 SAMPLINGS = ("gaussian", "leverage")
 
 # Weights kept for all maps together, least recently used out first: 1 GiB holds a depth-3 map of
 # 8192 random features in float32 three times. Larger weights are made again at each call.
 WEIGHTS = TableCache(2**30)
-
-
-class Stream(enum.IntEnum):
-    """First tag of every key of the maps in this folder's published half.
-
-    Disjoint from the sketches' own tags; the numbers are part of what a seed means and never change.
-    """
-
-    ARC_COSINE = 64
-    RANDOM_FEATURES = 65
-    NTK_SKETCH = 66
-    POLYNOMIAL_SKETCH = 67
-    PIVOTS = 68
 
 
 def directions(backend: Backend, dtype: Any, shape: tuple[int, int], *, sampling: str, key: int) -> Array:

@@ -5,14 +5,12 @@ import math
 from typing import Any, NamedTuple, TypeVar
 
 from .._check import check_int, check_matrix, check_real, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..kernels import philox
 from ._base import FeatureMap
 
 __all__ = ["GramError", "gram_error", "suggest_n_features"]
-
-# Tags of the streams; part of what a seed means.
-SAMPLE, TRIALS = 96, 97
 
 # Rows whose Gram matrix is formed when the sample is larger; 2000 rows make 16 MB of float32.
 DEFAULT_ROWS = 2000
@@ -110,7 +108,7 @@ def _subset(x: Array, limit: int, seed: int, backend: Any) -> Array:
     if x.shape[0] <= limit:
         return x
     key = backend.xp.empty(x.shape[0], "float64")
-    backend.launch(philox.uniform, philox.derive_key(seed, SAMPLE), 0, key)
+    backend.launch(philox.uniform, philox.derive_key(seed, Stream.GRAM_ROWS), 0, key)
     return backend.xp.ascontiguousarray(x[backend.xp.argsort(key)[:limit]])
 
 
@@ -218,6 +216,6 @@ def _median_error(phi: AnyMap, width: int, x: Array, n_rows: int, n_trials: int)
     own: int = phi.seed  # type: ignore[attr-defined]
     errors = []
     for trial in range(n_trials):
-        other = _resized(phi, width, seed=philox.derive_key(own, TRIALS, trial))
+        other = _resized(phi, width, seed=philox.derive_key(own, Stream.WIDTH_TRIALS, trial))
         errors.append(gram_error(other, x, n_rows=n_rows, seed=own).error)
     return sorted(errors)[n_trials // 2]

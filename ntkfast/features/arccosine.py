@@ -5,13 +5,14 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from .._check import check_choice, check_int, check_pair, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..analytic._angles import angles
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..zonal import zonal
 from ._base import FeatureMap, unit_rows
-from ._weights import SAMPLINGS, Stream, directions
+from ._weights import SAMPLINGS, directions
 
 __all__ = ["ArcCosineFeatures"]
 

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 from .._check import check_choice, check_int, check_real, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
@@ -13,7 +14,6 @@ from ..sketch import SRHT, TensorSRHT
 from ._base import FeatureMap, unit_rows, unit_rows_vjp
 from ._expansion import Expansion
 from ._polynomial import EXPANSIONS, kappa_polynomial
-from ._weights import Stream
 
 __all__ = ["NTKSketch"]
 

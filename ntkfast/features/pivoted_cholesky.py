@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .._check import check_dtype, check_finite, check_int, check_real, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..errors import NotPositiveDefiniteError
 from ..kernels import philox
-from ._weights import Stream
 
 __all__ = ["PivotedCholesky", "random_pivoted_cholesky"]
 

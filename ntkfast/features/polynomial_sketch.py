@@ -4,6 +4,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from .._check import check_int, check_matrix, check_real, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
@@ -11,7 +12,6 @@ from ..kernels.philox import derive_key
 from ._base import FeatureMap, unit_rows, unit_rows_vjp
 from ._expansion import Expansion
 from ._polynomial import ntk_polynomial
-from ._weights import Stream
 
 __all__ = ["NTKPolynomialSketch"]
 

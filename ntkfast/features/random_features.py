@@ -5,13 +5,14 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from .._check import check_choice, check_int, check_real, check_seed
+from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import TensorSketch, TensorSRHT
 from ._base import FeatureMap
-from ._weights import SAMPLINGS, Stream, directions
+from ._weights import SAMPLINGS, directions
 
 __all__ = ["NTKRandomFeatures"]
 

@@ -1,6 +1,5 @@
-"""What all sketches share: streams of randomness, checks of input, row tiles, and memoised tables."""
+"""What all sketches share: checks of input, row tiles, and memoised tables."""
 
-import enum
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -22,22 +21,6 @@ TILE_BYTES = 2**21
 
 # Bytes of tables kept for all sketches together; the least recently used go first.
 CACHE_BYTES = 2**28
-
-
-class Stream(enum.IntEnum):
-    """First tag of every key, so that two kinds of sketch with one seed stay independent.
-
-    The numbers are part of what a seed means: they are never reused and never change.
-    """
-
-    COUNT_SKETCH = 1
-    SPARSE_JL = 2
-    SRHT = 3
-    GAUSSIAN = 4
-    RADEMACHER = 5
-    TENSOR_SKETCH = 6
-    TENSOR_SRHT = 7
-    POLY_SKETCH = 8
 
 
 @dataclass(frozen=True, slots=True)

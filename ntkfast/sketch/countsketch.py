@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._check import check_int, check_matrix
+from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, philox
-from ._base import LinearSketch, Stream, check_rows, check_start, is_sparse, memoised, set_checked
+from ._base import LinearSketch, check_rows, check_start, is_sparse, memoised, set_checked
 
 __all__ = ["CountSketch", "SparseJL"]
 

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from .._check import check_matrix
+from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Scratch, Stream, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
+from ._base import LinearSketch, Scratch, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
 
 __all__ = ["SRHT"]
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from .._check import check_int
+from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
-from ._base import Scratch, Stream, TensorMap, check_range, dense_rows, quiet, row_tiles
+from ._base import Scratch, TensorMap, check_range, dense_rows, quiet, row_tiles
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
