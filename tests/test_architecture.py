@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "ntkfast"
 
-BESIDE = {"errors", "_check", "_streams", "_typing"}
+BESIDE = {"errors", "_check", "_memo", "_streams", "_typing"}
 
 # part -> the parts it may import (a part may always import itself, and BESIDE from floor 1 on)
 ALLOWED = {
@@ -15,6 +15,7 @@ ALLOWED = {
     "_streams": set(),
     "_typing": set(),
     "_check": {"backends", "errors", "_typing"},
+    "_memo": {"backends", "_typing"},
     "kernels": set(),
     "backends": {"kernels"},
     "zonal": {"backends", "kernels"},

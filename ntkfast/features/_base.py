@@ -15,10 +15,10 @@ from .._check import check_matrix, memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 
-__all__ = ["FeatureMap", "place", "row_blocks", "unit_rows", "unit_rows_vjp"]
+__all__ = ["FeatureMap", "row_blocks", "unit_rows", "unit_rows_vjp"]
 
-# Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each change
-# between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
+# Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each
+# change between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
 CPU_ROWS = 4096
 
 
@@ -140,13 +140,6 @@ def row_blocks(n: int, row_bytes: int, backend: Backend, max_memory: int | None)
     if backend.name == "numpy":
         rows = min(rows, CPU_ROWS)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
-
-
-def place(backend: Backend) -> tuple[str, int]:
-    """Where arrays made now would live: a key for memoised weights, ("numpy", -1) or ("cupy", device)."""
-    if backend.name == "cupy":
-        return backend.name, int(backend.xp.cuda.runtime.getDevice())
-    return backend.name, -1
 
 
 def unit_rows(xp: object, x: Array) -> tuple[Array, Array]:

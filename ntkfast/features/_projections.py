@@ -19,17 +19,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import hadamard, philox
-from ..sketch._base import TableCache
-from ._base import place
 
 __all__ = ["Projection"]
-
-# Matrices and signs of all maps together, least recently used out first.
-WEIGHTS = TableCache(2**30)
 
 ROTATIONS = 3  # sign flips and transforms of a Hadamard block; two leave visible structure, more change nothing
 
@@ -60,8 +56,7 @@ class Projection(NamedTuple):
         return 2 * self.dim if self.kind == "hadamard" else 0
 
     def _weights(self, backend: Backend, dtype: Any) -> Array:
-        key = (*place(backend), str(dtype), self)
-        return WEIGHTS.get(key, lambda: (backend.xp.asarray(self._matrix().astype(str(dtype))),))[0]
+        return memoised(self, _copy_matrix, backend, dtype)[0]
 
     def _matrix(self) -> Any:
         """Directions as columns (in_dim, p), made on the host in float64 for every backend and dtype."""
@@ -77,15 +72,7 @@ class Projection(NamedTuple):
 
     def _signs(self, backend: Backend, dtype: Any) -> Array:
         """Signs (n_blocks, ROTATIONS, dim) over sqrt(dim), so that every rotation is orthogonal."""
-        key = (*place(backend), str(dtype), "signs", self)
-        return WEIGHTS.get(key, lambda: (self._draw_signs(backend, dtype),))[0]
-
-    def _draw_signs(self, backend: Backend, dtype: Any) -> Array:
-        n_blocks = -(-self.n_directions // self.dim)
-        signs = backend.xp.empty(n_blocks * ROTATIONS * self.dim, dtype)
-        backend.launch(philox.signs, philox.derive_key(self.seed, Stream.ONE_PASS, 1), 0, signs)
-        signs /= math.sqrt(self.dim)
-        return signs.reshape(n_blocks, ROTATIONS, self.dim)
+        return memoised(self, _draw_signs, backend, dtype)[0]
 
     def _rotate(self, backend: Backend, unit: Array) -> Array:
         xp, n = backend.xp, unit.shape[0]
@@ -112,6 +99,18 @@ class Projection(NamedTuple):
                 rotated *= sign
             total += rotated[:, : self.in_dim]
         return total
+
+
+def _copy_matrix(projection: Projection, backend: Backend, dtype: Any) -> tuple[Array]:
+    return (backend.xp.asarray(projection._matrix().astype(str(dtype))),)
+
+
+def _draw_signs(projection: Projection, backend: Backend, dtype: Any) -> tuple[Array]:
+    n_blocks = -(-projection.n_directions // projection.dim)
+    signs = backend.xp.empty(n_blocks * ROTATIONS * projection.dim, dtype)
+    backend.launch(philox.signs, philox.derive_key(projection.seed, Stream.ONE_PASS, 1), 0, signs)
+    signs /= math.sqrt(projection.dim)
+    return (signs.reshape(n_blocks, ROTATIONS, projection.dim),)
 
 
 def _haar(normals: Any) -> Any:

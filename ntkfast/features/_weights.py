@@ -3,19 +3,14 @@
 import math
 from typing import Any
 
+from .._memo import memoised
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import philox
-from ..sketch._base import TableCache
-from ._base import place
 
 __all__ = ["SAMPLINGS", "directions"]
 
 SAMPLINGS = ("gaussian", "leverage")
-
-# Weights kept for all maps together, least recently used out first: 1 GiB holds a depth-3 map of
-# 8192 random features in float32 three times. Larger weights are made again at each call.
-WEIGHTS = TableCache(2**30)
 
 
 def directions(backend: Backend, dtype: Any, shape: tuple[int, int], *, sampling: str, key: int) -> Array:
@@ -27,11 +22,11 @@ def directions(backend: Backend, dtype: Any, shape: tuple[int, int], *, sampling
 
     Entry (i, j) comes from normal number i * m + j of stream `key`.
     """
-    tag = (*place(backend), backend.target, str(dtype), shape, sampling, key)
-    return WEIGHTS.get(tag, lambda: (_directions(backend, dtype, shape, sampling, key),))[0]
+    return memoised((shape, sampling, key), _directions, backend, dtype)[0]
 
 
-def _directions(backend: Backend, dtype: Any, shape: tuple[int, int], sampling: str, key: int) -> Array:
+def _directions(law: tuple[tuple[int, int], str, int], backend: Backend, dtype: Any) -> tuple[Array]:
+    shape, sampling, key = law
     weights = backend.xp.empty(shape[0] * shape[1], dtype)
     backend.launch(philox.normal, key, 0, weights)
     weights = weights.reshape(shape)
@@ -39,4 +34,4 @@ def _directions(backend: Backend, dtype: Any, shape: tuple[int, int], sampling: 
         weights *= math.sqrt(2 * shape[0] / shape[1]) / backend.xp.sqrt((weights * weights).sum(axis=0))
     else:
         weights *= math.sqrt(2 / shape[1])
-    return weights
+    return (weights,)

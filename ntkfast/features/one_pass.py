@@ -6,15 +6,16 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from .._check import check_choice, check_int, check_real, check_seed
+from .._memo import memoised
 from .._typing import Array
 from ..analytic import nngp, ntk
 from ..analytic._angles import unit_rows
 from ..backends import Backend
 from ..kernels import table as kernel
 from ..zonal import even_odd, zonal
-from ._base import FeatureMap, place
+from ._base import FeatureMap
 from ._harmonics import masses, nonlinearity
-from ._projections import WEIGHTS, Projection
+from ._projections import Projection
 
 __all__ = ["OnePassFeatures"]
 
@@ -194,11 +195,7 @@ class OnePassFeatures(FeatureMap):
         return backend.xp.minimum(norms, largest) * norms.dtype.type(min(math.sqrt(self._scale), 1e30))
 
     def _table(self, backend: Backend, dtype: Any) -> Array:
-        table = _plan(self).table
-        return WEIGHTS.get(
-            (*place(backend), str(dtype), "table", self),
-            lambda: (backend.xp.asarray(table.astype(str(dtype))),),
-        )[0]
+        return memoised(self, _copy_table, backend, dtype)[0]
 
     def _row_bytes(self, itemsize: int) -> int:
         plan = _plan(self)
@@ -221,6 +218,10 @@ def _plan(phi: OnePassFeatures) -> _Plan:
     degree = _exact_degree(mass, phi.in_dim, phi.n_features, dim)
     rest = (0.0,) * (degree + 1) + mass[degree + 1 :]
     return _fill(phi, kind, dim, _monomials(mass, degree, dim), rest, function.peak - sum(mass))
+
+
+def _copy_table(phi: OnePassFeatures, backend: Backend, dtype: Any) -> tuple[Array]:
+    return (backend.xp.asarray(_plan(phi).table.astype(str(dtype))),)
 
 
 def _fill(

@@ -1,8 +1,6 @@
-"""What all sketches share: checks of input, row tiles, and memoised tables."""
+"""What all sketches share: checks of input, row tiles and scratch memory."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +16,6 @@ MAX_DIM = 2**31 - 1  # tables index columns by int32
 # Bytes of each scratch array of a tile of rows: so many rows that waking the threads costs little, so few that
 # the array is still in cache when it is read again.
 TILE_BYTES = 2**21
-
-# Bytes of tables kept for all sketches together; the least recently used go first.
-CACHE_BYTES = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,51 +172,3 @@ def check_range(out: Array, name: str) -> Array:
     except ValueError:
         raise OverflowError(f"expected {name} within the range of {out.dtype}; scale the input down") from None
     return out
-
-
-class TableCache:
-    """Arrays by key, least recently used first out, bounded by bytes; may be used from several threads."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self._held: OrderedDict[Hashable, tuple[Array, ...]] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable, build: Callable[[], tuple[Array, ...]]) -> tuple[Array, ...]:
-        """Arrays of `key`, built at the first request. Tables larger than the bound are not kept."""
-        with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-                return self._held[key]
-        tables = build()  # outside the lock: two threads may build the same tables, to the same bits
-        with self._lock:
-            if key not in self._held and _size(tables) <= self.max_bytes:
-                self._held[key] = tables
-                self._bytes += _size(tables)
-                while self._bytes > self.max_bytes:
-                    _, oldest = self._held.popitem(last=False)
-                    self._bytes -= _size(oldest)
-        return tables
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with self._lock:
-            self._held.clear()
-            self._bytes = 0
-
-
-def _size(tables: tuple[Array, ...]) -> int:
-    return sum(int(table.nbytes) for table in tables)
-
-
-TABLES = TableCache(CACHE_BYTES)
-
-
-def memoised(
-    sketch: Hashable, build: Callable[[Any, Backend, Any], tuple[Array, ...]], backend: Backend, dtype: Any
-) -> tuple[Array, ...]:
-    """Tables ``build(sketch, backend, dtype)`` of a sketch, kept per backend, device and dtype."""
-    device = backend.xp.cuda.runtime.getDevice() if backend.name == "cupy" else 0
-    key = (build.__qualname__, sketch, backend.name, backend.target, device, str(dtype))
-    return TABLES.get(key, lambda: build(sketch, backend, dtype))

@@ -8,11 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .._check import check_int, check_matrix
+from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, philox
-from ._base import LinearSketch, check_rows, check_start, is_sparse, memoised, set_checked
+from ._base import LinearSketch, check_rows, check_start, is_sparse, set_checked
 
 __all__ = ["CountSketch", "SparseJL"]
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .._check import check_matrix
+from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import Kernel, philox
-from ._base import LinearSketch, check_range, check_rows, check_start, is_sparse, memoised, quiet
+from ._base import LinearSketch, check_range, check_rows, check_start, is_sparse, quiet
 
 __all__ = ["GaussianSketch", "RademacherSketch"]
 

@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from .._check import check_matrix
+from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Scratch, check_range, check_rows, dense_rows, memoised, quiet, row_tiles
+from ._base import LinearSketch, Scratch, check_range, check_rows, dense_rows, quiet, row_tiles
 
 __all__ = ["SRHT"]
 

@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse
 from helpers import assert_close, tol
 
+from ntkfast import _memo
 from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, RademacherSketch, SparseJL, _base, dense
 
 HASHED = {
@@ -224,7 +225,7 @@ def test_srht_draws_no_row_twice_before_every_row_once():
 def test_dense_block_boundaries_do_not_depend_on_the_part(monkeypatch):
     """A matrix of many blocks is the matrix of one block, and equals the stream at counter offsets."""
     for make in DENSE.values():
-        _base.TABLES.clear()
+        _memo.CACHE.clear()
         whole = make(100, 8, seed=2).apply(np.eye(100))
         with monkeypatch.context() as patch:
             patch.setattr(dense, "BLOCK_ENTRIES", 7 * 8)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
+from ntkfast import _memo
 from ntkfast.sketch import (
     SRHT,
     CountSketch,
@@ -18,7 +19,6 @@ from ntkfast.sketch import (
     SparseJL,
     TensorSketch,
     TensorSRHT,
-    _base,
 )
 
 # What a seed means: SHA-256 of the map of every unit vector, in float64. A changed digest changes every user's
@@ -215,48 +215,10 @@ def test_overflow_is_an_error_not_a_nan(name):
         SKETCHES[name].apply(np.full((1, 37), 3e38, np.float32) * np.resize([1, -1], 37).astype(np.float32))
 
 
-def test_cache_keeps_recent_tables_within_its_bound():
-    cache, built = _base.TableCache(100), []
-
-    def table(key, n_bytes=40):
-        return cache.get(key, lambda: (built.append(key), (np.zeros(n_bytes, np.uint8),))[1])
-
-    first = table("a")
-    assert table("a") is first
-    table("b")
-    table("a")
-    table("c")  # 120 bytes: b, used least recently, goes
-    assert built == ["a", "b", "c"]
-    table("a")
-    table("b")
-    assert built == ["a", "b", "c", "b"]
-    table("huge", 101)
-    table("huge", 101)
-    assert built[-2:] == ["huge", "huge"]
-    assert table("a") is not None
-    assert built[-1] == "huge"
-    cache.clear()
-    table("a")
-    assert built[-1] == "a"
-
-
 @pytest.mark.parametrize("name", LINEAR)
 def test_tables_are_made_once_per_dtype(name, monkeypatch):
-    monkeypatch.setattr(_base, "TABLES", _base.TableCache(2**20))
+    monkeypatch.setattr(_memo, "CACHE", _memo.ArrayCache(2**20))
     sketch, x = SKETCHES[name], np.ones((2, 37))
     for array in (x, x, x.astype(np.float32), x):
         sketch.apply(array)
-    assert len(_base.TABLES._held) == 2
-
-
-def test_equal_sketches_share_tables_and_threads_agree():
-    from concurrent.futures import ThreadPoolExecutor
-
-    x = np.random.default_rng(0).standard_normal((3, 37))
-    _base.TABLES.clear()
-    expected = RademacherSketch(37, 16, seed=3).apply(x)
-    cache, calls = _base.TableCache(2**10), []
-    with ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda _: cache.get("key", lambda: (calls.append(1), (x,))[1])[0], range(64)))
-    assert all(r is results[0] for r in results)
-    np.testing.assert_array_equal(RademacherSketch(37, 16, seed=3).apply(x), expected)
+    assert len(_memo.CACHE._held) == 2
