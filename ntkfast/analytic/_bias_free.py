@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .._angles import close_threshold, unit_rows
 from .._check import memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import zonal as kernel
 from ..zonal import Zonal
-from ._angles import close_threshold, pair_angles, unit_rows
 
-__all__ = ["zonal_diagonal", "zonal_gram"]
+__all__ = ["zonal_gram"]
 
 # Most bytes of products that are written before the kernel reads them. BLAS and the kernel have threads of their own,
 # and every change between them costs a wake-up (under load, many milliseconds): so panels are large rather than small.
@@ -89,19 +89,6 @@ def zonal_gram(
             second = first if same else _rows(other[column : column + size], scale)
             _block(first, second, tables, (row, column), x2 is None, out, backend)
     return tuple(out)
-
-
-def zonal_diagonal(x1: Array, x2: Array | None, functions: Sequence[Zonal], *, scale: float = 1.0) -> tuple[Array, ...]:
-    """``scale |x| |y| k(angle)`` of the pairs (x1[i], x2[i]) only; x2 None means (x1[i], x1[i]).
-
-    Parameters, result and accuracy as `zonal_gram`, with one vector (n,) per function. Cost O(n d).
-    """
-    first = _rows(x1, scale)
-    if x2 is None:
-        return tuple((function.peak * first.radius) * first.radius for function in functions)
-    second = _rows(x2, scale)
-    t = pair_angles(first.unit, second.unit)
-    return tuple((function.of_angle(t) * first.radius) * second.radius for function in functions)
 
 
 def _stack_tables(functions: Sequence[Zonal], x: Array, backend: Backend) -> _Tables:

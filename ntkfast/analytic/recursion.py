@@ -26,11 +26,11 @@ from typing import Any
 import numba
 import numpy as np
 
+from .._angles import close_threshold, unit_rows
 from .._check import memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import recursion as kernels
-from ._angles import close_threshold, unit_rows
 from .activations import Activation, Slopes
 
 __all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_pair"]

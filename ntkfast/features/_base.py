@@ -1,4 +1,4 @@
-"""What every feature map shares: the interface, the checks, the row blocks and the unit rows.
+"""What every feature map shares: the interface, the checks and the row blocks.
 
 A feature map is a frozen dataclass that derives from `FeatureMap` and supplies
 
@@ -15,7 +15,7 @@ from .._check import check_matrix, memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 
-__all__ = ["FeatureMap", "row_blocks", "unit_rows", "unit_rows_vjp"]
+__all__ = ["FeatureMap", "row_blocks"]
 
 # Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each
 # change between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
@@ -140,31 +140,3 @@ def row_blocks(n: int, row_bytes: int, backend: Backend, max_memory: int | None)
     if backend.name == "numpy":
         rows = min(rows, CPU_ROWS)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
-
-
-def unit_rows(xp: object, x: Array) -> tuple[Array, Array]:
-    """Rows of `x` (n, d) over their Euclidean norms, and the norms (n,); a zero row stays zero.
-
-    The largest entry is divided out first, so squares neither overflow nor underflow.
-    """
-    largest = abs(x).max(axis=1, keepdims=True)
-    largest[largest == 0] = 1
-    unit = x / largest
-    length = xp.sqrt((unit * unit).sum(axis=1, keepdims=True))  # type: ignore[attr-defined]
-    norms = (largest * length)[:, 0]
-    length[length == 0] = 1
-    unit /= length
-    return unit, norms
-
-
-def unit_rows_vjp(unit: Array, norms: Array, ct_unit: Array, ct_norms: Array) -> Array:
-    """Pull (ct_unit, ct_norms) back through `unit_rows`: the gradient with respect to x.
-
-    d unit = (I - unit unit^T) dx / norm and d norm = unit . dx; zero rows get zero.
-    """
-    radial = (unit * ct_unit).sum(axis=1)
-    scale = norms.copy()
-    scale[scale == 0] = 1
-    gradient = (ct_unit - radial[:, None] * unit) / scale[:, None] + ct_norms[:, None] * unit
-    gradient[norms == 0] = 0
-    return gradient

@@ -4,14 +4,14 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from .._angles import angles, unit_rows
 from .._check import check_choice, check_int, check_pair, check_seed
 from .._streams import Stream
 from .._typing import Array
-from ..analytic._angles import angles
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..zonal import zonal
-from ._base import FeatureMap, unit_rows
+from ._base import FeatureMap
 from ._weights import SAMPLINGS, directions
 
 __all__ = ["ArcCosineFeatures"]
@@ -88,10 +88,9 @@ class ArcCosineFeatures(FeatureMap):
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact arc-cosine kernel of this order, (n1, n2); 0 wherever a row is zero."""
-        x1, x2, backend = check_pair(x1, x2)
-        xp = backend.xp
-        unit1, norms1 = unit_rows(xp, x1)
-        unit2, norms2 = (unit1, norms1) if x2 is None else unit_rows(xp, x2)
+        x1, x2, _ = check_pair(x1, x2)
+        unit1, norms1 = unit_rows(x1)
+        unit2, norms2 = (unit1, norms1) if x2 is None else unit_rows(x2)
         t = angles(unit1, None if x2 is None else unit2)
         if self.order == 1:
             return zonal(1, kind="nngp").of_angle(t) * norms1[:, None] * norms2

@@ -4,6 +4,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
+from .._angles import homogeneous_vjp, unit_rows
 from .._check import check_choice, check_int, check_real, check_seed
 from .._streams import Stream
 from .._typing import Array
@@ -11,7 +12,7 @@ from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import SRHT, TensorSRHT
-from ._base import FeatureMap, unit_rows, unit_rows_vjp
+from ._base import FeatureMap
 from ._expansion import Expansion
 from ._polynomial import EXPANSIONS, kappa_polynomial
 
@@ -169,18 +170,19 @@ class NTKSketch(FeatureMap):
         return psi
 
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
-        unit, norms = unit_rows(backend.xp, x)
+        unit, norms = unit_rows(x)
         psi = self._forward(backend, unit)
         backend.xp.multiply(psi, (self._scale * norms)[:, None], out=out)
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
-        unit, norms = unit_rows(backend.xp, x)
+        unit, norms = unit_rows(x)
         layers: list[_Layer] = []
-        radial = (ct * self._forward(backend, unit, layers)).sum(axis=1) * self._scale
-        ct_psi, ct_phi = ct * (self._scale * norms)[:, None], None
+        ct = ct * self._scale
+        radial = (ct * self._forward(backend, unit, layers)).sum(axis=1)
+        ct_psi, ct_phi = ct, None
         for h in range(self.depth, 0, -1):
             ct_psi, ct_phi = self._pull_layer(backend, h, layers[h - 1], ct_psi, ct_phi)
-        return unit_rows_vjp(unit, norms, ct_psi + ct_phi, radial)
+        return homogeneous_vjp(unit, norms, ct_psi + ct_phi, radial)
 
     def _pull_layer(
         self, backend: Backend, h: int, layer: _Layer, ct_psi: Array, ct_phi: Array | None

@@ -5,11 +5,11 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
+from .._angles import homogeneous_vjp, unit_rows
 from .._check import check_choice, check_int, check_real, check_seed
 from .._memo import memoised
 from .._typing import Array
 from ..analytic import nngp, ntk
-from ..analytic._angles import unit_rows
 from ..backends import Backend
 from ..kernels import table as kernel
 from ..zonal import even_odd, zonal
@@ -171,7 +171,6 @@ class OnePassFeatures(FeatureMap):
         out[:, first:] = 0
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
-        """phi(x) = |x| f(x / |x|), so its gradient is the tangential part of f's, and ct . f along the row."""
         plan, xp = _plan(self), backend.xp
         unit, norms = unit_rows(x)
         gradient, value = xp.zeros_like(x), xp.zeros(x.shape[0], x.dtype)
@@ -184,10 +183,7 @@ class OnePassFeatures(FeatureMap):
             backend.launch(kernel.pullback, u, ct, ones, table, plan.reach, first, slope, random)
             gradient += plan.projection.adjoint(backend, slope)
             value += random
-        gradient += (value - (unit * gradient).sum(axis=1))[:, None] * unit
-        gradient *= x.dtype.type(math.sqrt(self._scale))
-        gradient[norms == 0] = 0
-        return gradient
+        return homogeneous_vjp(unit, norms, gradient, value) * x.dtype.type(math.sqrt(self._scale))
 
     def _factor(self, backend: Backend, norms: Array) -> Array:
         """|x| sqrt(scale), kept finite where a norm is beyond the dtype: 0 times inf would be NaN."""

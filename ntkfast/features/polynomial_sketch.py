@@ -3,13 +3,14 @@
 import math
 from dataclasses import KW_ONLY, dataclass
 
+from .._angles import homogeneous_vjp, unit_rows
 from .._check import check_int, check_matrix, check_real, check_seed
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
-from ._base import FeatureMap, unit_rows, unit_rows_vjp
+from ._base import FeatureMap
 from ._expansion import Expansion
 from ._polynomial import ntk_polynomial
 
@@ -117,8 +118,8 @@ class NTKPolynomialSketch(FeatureMap):
         array, shape (n,), dtype and backend of `x`
             Add it to the diagonal of phi(x) @ phi(x).T, whose mean is then the NTK's.
         """
-        x, backend = check_matrix(x, "x", columns=self.in_dim)
-        _, norms = unit_rows(backend.xp, x)
+        x, _ = check_matrix(x, "x", columns=self.in_dim)
+        _, norms = unit_rows(x)
         return (self._scale * norms) ** 2 * (self.depth + 1 - sum(self.coefficients))
 
     @property
@@ -136,15 +137,15 @@ class NTKPolynomialSketch(FeatureMap):
         return Expansion(self.in_dim, self.n_features, self.coefficients, self._width, key)
 
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
-        unit, norms = unit_rows(backend.xp, x)
+        unit, norms = unit_rows(x)
         out[...] = self._expansion.apply(backend, unit)
         out *= (self._scale * norms)[:, None]
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
-        unit, norms = unit_rows(backend.xp, x)
-        radial = (ct * self._expansion.apply(backend, unit)).sum(axis=1) * self._scale
-        tangent = self._expansion.vjp(backend, unit, ct * (self._scale * norms)[:, None])
-        return unit_rows_vjp(unit, norms, tangent, radial)
+        unit, norms = unit_rows(x)
+        ct = ct * self._scale
+        radial = (ct * self._expansion.apply(backend, unit)).sum(axis=1)
+        return homogeneous_vjp(unit, norms, self._expansion.vjp(backend, unit, ct), radial)
 
     def _row_bytes(self, itemsize: int) -> int:
         return (self._expansion.row_numbers + 2 * self.n_features) * itemsize

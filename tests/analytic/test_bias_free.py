@@ -7,9 +7,9 @@ import pytest
 from golden_files import FC_DEPTHS, FC_SETS, fc_inputs, fc_kernels
 from helpers import GOLDEN_RTOL, assert_close, tol
 
+from ntkfast._angles import angles, close_threshold, unit_rows
 from ntkfast.analytic import _bias_free
-from ntkfast.analytic._angles import angles, close_threshold, pair_angles, unit_rows
-from ntkfast.analytic._bias_free import zonal_diagonal, zonal_gram
+from ntkfast.analytic._bias_free import zonal_gram
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.zonal import zonal
 
@@ -175,17 +175,6 @@ def test_gram_matrices_are_positive_semidefinite(activation):
         assert values[0] >= -1e-13 * values[-1]
 
 
-@for_each_dtype
-def test_the_diagonal_alone(dtype):
-    x, y = gaussian(30, 12, dtype), gaussian(30, 12, dtype, seed=1)
-    y[0], y[1], y[2] = x[0], -x[1], 0
-    functions = [zonal(3, kind="nngp"), zonal(3)]
-    for one, all_ in zip(zonal_diagonal(x, y, functions), zonal_gram(x, y, functions), strict=True):
-        assert_close(one, all_.diagonal(), tol(dtype, 12))
-    for one, all_ in zip(zonal_diagonal(x, None, functions), zonal_gram(x, None, functions), strict=True):
-        np.testing.assert_array_equal(one, all_.diagonal())
-
-
 def test_too_little_memory_is_refused():
     with pytest.raises(MemoryBudgetError, match="max_memory"):
         gram(gaussian(5, 100), max_memory=100)
@@ -202,7 +191,6 @@ def test_angles_are_exact_for_every_pair(dtype):
     np.testing.assert_array_equal(t, t.T)
     assert (t.diagonal() == 0).all()
     np.testing.assert_allclose(angles(unit, unit[::-1].copy()), exact[:, ::-1], atol=tol(dtype, 30, condition=2))
-    np.testing.assert_allclose(pair_angles(unit, unit[::-1]), exact[:, ::-1].diagonal(), atol=tol(dtype))
 
 
 def _sine_and_cosine(unit):

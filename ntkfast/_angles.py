@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from .._typing import Array
-from ..backends import get_backend
-from ..kernels import arccos, zonal
+from ._typing import Array
+from .backends import get_backend
+from .kernels import arccos, zonal
 
-__all__ = ["angles", "close_threshold", "pair_angles", "unit_rows"]
+__all__ = ["angles", "close_threshold", "homogeneous_vjp", "unit_rows"]
 
 # What the products may cost: the deviation of a kernel value that is accepted from them.
 ACCEPTED = {"float32": 5e-6, "float64": 2e-14}
@@ -37,6 +37,29 @@ def unit_rows(x: Array) -> tuple[Array, Array]:
     return unit, norm
 
 
+def homogeneous_vjp(unit: Array, norm: Array, ct_unit: Array, radial: Array) -> Array:
+    """Gradient with respect to x of ct . (|x| f(x / |x|)).
+
+    Parameters
+    ----------
+    unit, norm : arrays, shapes (n, d) and (n,)
+        Of `unit_rows`.
+    ct_unit : array, shape (n, d)
+        ct pulled back through f; overwritten.
+    radial : array, shape (n,)
+        ct . f(x / |x|).
+
+    Returns
+    -------
+    array, shape (n, d)
+        The part of `ct_unit` tangential to the sphere, and `radial` along the row: d(x / |x|) = (I - u u^T) dx / |x|
+        and d|x| = u . dx, so that no norm is left. Rows of norm 0 get 0.
+    """
+    ct_unit += (radial - (unit * ct_unit).sum(axis=1))[:, None] * unit
+    ct_unit[norm == 0] = 0
+    return ct_unit
+
+
 def close_threshold(x: Array, slope: float) -> Any:
     """Return the gap 1 - |c| below which a product c of unit rows is not accurate enough.
 
@@ -54,18 +77,6 @@ def close_threshold(x: Array, slope: float) -> Any:
     error = eps * (1.0 + 0.25 * math.sqrt(x.shape[1]))
     wanted = 0.5 * (slope * error / ACCEPTED[str(x.dtype)]) ** 2
     return x.dtype.type(min(max(wanted, 8.0 * error), 0.02))
-
-
-def pair_angles(u1: Array, u2: Array) -> Array:
-    """Angles of the pairs of unit rows (u1[i], u2[i]), shape (n,), from the shorter of the two chords |u1 -+ u2|.
-
-    A pair with a zero row has an angle in [0, pi] without meaning.
-    """
-    xp = get_backend(u1).xp
-    near = 0.5 * xp.sqrt(((u1 - u2) ** 2).sum(axis=1))
-    far = 0.5 * xp.sqrt(((u1 + u2) ** 2).sum(axis=1))
-    t = 2.0 * xp.arcsin(xp.minimum(xp.minimum(near, far), 1.0))
-    return xp.where(near <= far, t, math.pi - t)
 
 
 def angles(u1: Array, u2: Array | None = None, *, slope: float = 1.0) -> Array:
