@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 from ._typing import Array
 from .backends import Backend, get_backend
 from .errors import MemoryBudgetError
@@ -75,20 +77,14 @@ def check_finite(x: Array, name: str) -> None:
     be an overflow of finite entries) is looked into.
     """
     xp = get_backend(x).xp
-    with _quiet(xp):
+    with np.errstate(over="ignore", invalid="ignore"):
         total = float(x.sum())
     if math.isfinite(total):
         return
     bad = ~xp.isfinite(x)
     if bool(bad.any()):
-        where = tuple(int(i) for i in xp.unravel_index(int(bad.argmax()), x.shape))
+        where = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))  # CuPy's takes no numbers
         raise ValueError(f"expected {name} without NaN or inf, got {float(x[where])} at index {where}")
-
-
-def _quiet(xp: Any) -> Any:
-    import numpy
-
-    return numpy.errstate(over="ignore", invalid="ignore")
 
 
 def check_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, Backend]:
@@ -171,7 +167,8 @@ def memory_budget(max_memory: Any, backend: Backend, *, smallest: int = 0) -> in
 
 def _free_memory(backend: Backend) -> int:
     if backend.name == "cupy":
-        return int(backend.xp.cuda.runtime.memGetInfo()[0])
+        # CuPy keeps the memory of dead arrays in a pool, which the device counts as taken.
+        return int(backend.xp.cuda.runtime.memGetInfo()[0] + backend.xp.get_default_memory_pool().free_bytes())
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # no such query on this system

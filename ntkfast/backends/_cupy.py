@@ -30,9 +30,19 @@ def launch(kernel: Kernel, args: tuple[Any, ...]) -> None:
 
     Arrays are wrapped without Numba's own synchronization: the stream already orders them.
     """
-    stream = cuda.external_stream(cupy.cuda.get_current_stream().ptr)
+    stream = _numba_stream(cupy.cuda.get_current_stream().ptr, cupy.cuda.runtime.getDevice())
     wrapped = [cuda.as_cuda_array(a, sync=False) if isinstance(a, cupy.ndarray) else a for a in args]
     kernel.cuda(*wrapped, stream=stream)
+
+
+@functools.lru_cache(maxsize=64)
+def _numba_stream(pointer: int, device: int) -> Any:
+    """Numba's name for a stream of CuPy on the current device.
+
+    One object per stream, so that Numba finds the launch configurations that it keeps per stream. It owns nothing:
+    where CuPy destroys a stream, its pointer is just not asked for again, or belongs to a new one.
+    """
+    return cuda.external_stream(pointer)
 
 
 def describe() -> str | None:

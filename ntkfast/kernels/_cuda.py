@@ -22,6 +22,10 @@ def prepare() -> None:
 
     numba-cuda <= 0.30 looks up ``numpy.row_stack``, which NumPy 2.5 removed, so that every
     compilation fails. Adding the old alias of ``vstack`` is what upstream's fix amounts to.
+
+    Every launch of fewer than 128 blocks warns of low occupancy. Small arrays need no more, and the
+    advice is for authors of kernels, not for callers of this library.
     """
+    config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
     if not hasattr(np, "row_stack"):
         np.row_stack = np.vstack  # type: ignore[attr-defined] # noqa: NPY201
