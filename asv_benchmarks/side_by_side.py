@@ -31,8 +31,8 @@ cache = {}
 for line in sys.stdin:
     n, d, depth = key = tuple(map(int, line.split()))
     if key not in cache:
-        layers = [l for _ in range(depth) for l in (stax.Dense(1, W_std=2**0.5), stax.Relu())] + [stax.Dense(1, W_std=2**0.5)]
-        kernel = stax.serial(*layers)[2]
+        dense = stax.Dense(1, W_std=2**0.5)
+        kernel = stax.serial(*depth * [dense, stax.Relu()], dense)[2]
         cache.clear()
         cache[key] = (rows(n, d), jax.jit(lambda x: kernel(x, None, "ntk")))
     x, f = cache[key]

@@ -1,6 +1,7 @@
 """Feature maps: time, the ratio to their own matrix product, and the Gram error, side by side."""
 
 import numpy as np
+
 from ntkfast.analytic import ntk
 from ntkfast.features import (
     ArcCosineFeatures,

@@ -1,6 +1,7 @@
 """Compute kernels that other parts wait for, in bytes and elements of their own."""
 
 import numpy as np
+
 from ntkfast.backends import get_backend
 from ntkfast.kernels import arccos, hadamard, philox, tensorsketch
 

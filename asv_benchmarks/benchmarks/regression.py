@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+
 from ntkfast.analytic import ntk
 from ntkfast.regression import (
     KernelOperator,

@@ -2,6 +2,7 @@
 
 import numpy as np
 import scipy.sparse
+
 from ntkfast.sketch import (
     SRHT,
     CountSketch,
