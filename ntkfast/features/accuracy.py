@@ -47,7 +47,7 @@ class GramError(NamedTuple):
         return max(0.0, self.error - 2 * self.standard_error), self.error + 2 * self.standard_error
 
 
-def gram_error(phi: FeatureMap, x: Array, *, n_rows: int | None = None, seed: int = 0) -> GramError:
+def gram_error(phi: FeatureMap, x: Array, *, n_rows: int | None = None, seed: int) -> GramError:
     """Relative Frobenius error of a feature map's Gram matrix on a sample.
 
     |phi(x) phi(x)^T - K|_F / |K|_F with the exact kernel K = ``phi.kernel(x)``; on a random subset of the rows where
@@ -60,7 +60,7 @@ def gram_error(phi: FeatureMap, x: Array, *, n_rows: int | None = None, seed: in
     n_rows : int, optional
         Rows to use, at least 2; default 2000. All if n is not larger.
     seed : int
-        Of the choice of rows.
+        Key of the choice of rows, 0 <= seed < 2**64; not read where all rows are used.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def gram_error(phi: FeatureMap, x: Array, *, n_rows: int | None = None, seed: in
     >>> import numpy as np
     >>> from ntkfast.features import OnePassFeatures
     >>> x = np.random.default_rng(0).random((50, 20))
-    >>> gram_error(OnePassFeatures(20, 1000, depth=2, seed=0), x).error < 0.05
+    >>> gram_error(OnePassFeatures(20, 1000, depth=2, seed=0), x, seed=0).error < 0.05
     True
     """
     x, backend = check_matrix(x, "x", columns=phi.in_dim)
@@ -183,7 +183,7 @@ def suggest_n_features(
     >>> from ntkfast.features import OnePassFeatures
     >>> x = np.random.default_rng(0).random((60, 10))
     >>> phi = suggest_n_features(OnePassFeatures(10, 256, depth=3, seed=0), x, error=0.05)
-    >>> bool(gram_error(phi, x).error < 0.07)
+    >>> bool(gram_error(phi, x, seed=0).error < 0.07)
     True
     """
     error = check_real(error, "error", minimum=0.0, strict=True)
