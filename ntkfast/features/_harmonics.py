@@ -32,8 +32,10 @@ REACH = 4.5
 TABLE_ERROR = 1e-6
 MIN_CELLS, MAX_CELLS = 256, 16_384
 
-# Two functions per direction cost 2 (even^2 + odd^2) / (even + odd)^2 in variance for orthogonal points (1 where the
-# masses balance), and save more for near ones. Measured: a gain for all NTKs of depth 3 and more (up to 1.2).
+# Two functions per direction cost 2 (even^2 + odd^2) / (even + odd)^2 in variance for orthogonal points, and save some
+# for near ones. The ratio is 2 at depth 1, where all random degrees are even, and 1.0 to 1.2 from depth 2 on. Gram
+# errors of NTKs, d = 64: at depth 1 two functions are worse by 40 %; deeper, they are better by 2 to 8 % on digits, and
+# from 9 % worse (depth 2) to 2 % better (depth 5) on random points.
 MAX_IMBALANCE = 1.5
 
 

@@ -84,7 +84,8 @@ class OnePassFeatures(FeatureMap):
     -----
     Error: with k_r(1) = sum_{l > e} a_l, an entry of unit rows has bias of at most the tail below, and
     standard deviation scale k_r(1) sqrt(v(s) / m) with v(0) about 1 and v(s) at most about 1.5 for independent
-    directions; orthogonal blocks lower it by a fifth to a half on real data. `gram_error` measures it.
+    directions. Orthogonal blocks lower the Gram error of images at depth 3 by an eighth (Fashion-MNIST) to a fifth
+    (digits), and do nothing for random points. `gram_error` measures it.
 
     Tail: degrees above `max_degree` are left out. Between points at an angle t their kernel is of
     order exp(-max_degree t^2 / 2), so that only near-duplicates and the diagonal miss it; phi(x).phi(x) lacks
