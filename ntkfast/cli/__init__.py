@@ -6,6 +6,7 @@ installation must be mended; 130 interrupted. Every failure is one line on the s
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -61,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
+    # Read when OpenMP starts, at the first parallel kernel: its threads would else spin against those of BLAS.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     # imported here, so that neither command waits for what the other one needs
     command = importlib.import_module(f".{args.command}", __name__)
     return int(command.run(args))
