@@ -1,5 +1,6 @@
 """What all sketches share: checks of input, row tiles and scratch memory."""
 
+import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,8 +20,8 @@ TILE_BYTES = 2**21
 
 
 @dataclass(frozen=True, slots=True)
-class LinearSketch:
-    """Fields and checks of a linear map from `in_dim` to `sketch_dim` coordinates."""
+class LinearSketch(abc.ABC):
+    """A linear map from `in_dim` to `sketch_dim` coordinates: its fields, its interface, and all checks."""
 
     in_dim: int
     sketch_dim: int
@@ -31,10 +32,99 @@ class LinearSketch:
         set_checked(self, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
         set_checked(self, seed=check_seed(self.seed))
 
+    def apply(self, x: Any) -> Array:
+        """Sketch of each row.
+
+        Parameters
+        ----------
+        x : array or sparse matrix, shape (n, in_dim), float32 or float64
+            Rows are samples. Sparse: any format.
+
+        Returns
+        -------
+        array, shape (n, sketch_dim), dtype and backend of `x`
+
+        Raises
+        ------
+        TypeError, ValueError
+            `x` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
+        OverflowError
+            The sketch leaves the range of the dtype.
+        """
+        x, backend = check_rows(x, "x", self.in_dim)
+        return check_range(self._apply_unchecked(x, backend), "the sketch")
+
+    def adjoint(self, z: Array) -> Array:
+        """Transpose of `apply`.
+
+        Parameters
+        ----------
+        z : array, shape (n, sketch_dim), float32 or float64
+
+        Returns
+        -------
+        array, shape (n, in_dim), dtype and backend of `z`
+
+        Raises
+        ------
+        TypeError, ValueError
+            `z` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
+        OverflowError
+            The result leaves the range of the dtype.
+        """
+        z, backend = check_matrix(z, "z", columns=self.sketch_dim)
+        return check_range(self._adjoint_unchecked(z, backend), "the sketch")
+
+    @abc.abstractmethod
+    def _apply_unchecked(self, x: Any, backend: Backend) -> Array:
+        """`apply` of checked rows."""
+
+    @abc.abstractmethod
+    def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
+        """`adjoint` of checked rows."""
+
 
 @dataclass(frozen=True, slots=True)
-class TensorMap:
-    """Fields and checks of a multilinear map from `in_dims` coordinates to `sketch_dim`."""
+class PartwiseSketch(LinearSketch):
+    """A linear map whose columns can be made alone, so that a long row can be sketched in parts."""
+
+    def apply_part(self, x: Any, start: int) -> Array:
+        """Sketch of the columns ``start, ..., start + k - 1`` of a row, the other columns being zero.
+
+        The parts of a row add up to its sketch (to rounding), so a long row need never exist whole, nor its tables.
+
+        Parameters
+        ----------
+        x : array or sparse matrix, shape (n, k), float32 or float64
+            ``1 <= k <= in_dim - start``.
+        start : int
+            Position of the first column of `x` in the whole row.
+
+        Returns
+        -------
+        array, shape (n, sketch_dim), dtype and backend of `x`
+
+        Raises
+        ------
+        TypeError, ValueError, OverflowError
+            As `apply`; also where the columns reach beyond `in_dim`.
+        """
+        start, width = check_start(x, start, self.in_dim)
+        x, backend = check_rows(x, "x", width)
+        return check_range(self._apply_columns(x, start, backend), "the sketch")
+
+    def _apply_unchecked(self, x: Any, backend: Backend) -> Array:
+        """`apply` of checked rows."""
+        return self._apply_columns(x, 0, backend)
+
+    @abc.abstractmethod
+    def _apply_columns(self, x: Any, start: int, backend: Backend) -> Array:
+        """`apply_part` of checked rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorMap(abc.ABC):
+    """A multilinear map from `in_dims` coordinates to `sketch_dim`: its fields, its interface, and all checks."""
 
     in_dims: tuple[int, ...]
     sketch_dim: int
@@ -47,7 +137,73 @@ class TensorMap:
         set_checked(self, in_dims=in_dims, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
         set_checked(self, seed=check_seed(self.seed))
 
-    def check_factors(self, xs: Sequence[Any]) -> tuple[list[Any], Backend]:
+    def apply(self, *xs: Any) -> Array:
+        """Sketch of ``x_1 (x) ... (x) x_q``, row by row.
+
+        Parameters
+        ----------
+        *xs : q arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
+            All of one dtype and backend.
+
+        Returns
+        -------
+        array, shape (n, sketch_dim), dtype and backend of `xs`
+
+        Raises
+        ------
+        TypeError, ValueError
+            A factor is of the wrong type, dtype or shape, is empty, or has NaN or inf; or their number is wrong.
+        MixedBackendError
+            The factors are on different backends.
+        OverflowError
+            A product leaves the range of the dtype.
+        """
+        factors, backend = self._check_factors(xs)
+        out = backend.xp.empty((factors[0].shape[0], self.sketch_dim), factors[0].dtype)
+        scratch = Scratch(backend, out.dtype)
+        for rows in row_tiles(out.shape[0], self._tile_width, out.dtype):
+            self._apply_tile([x[rows] for x in factors], scratch, out[rows])
+        return check_range(out, "the sketch")
+
+    def vjp(self, xs: Sequence[Any], ct: Array) -> tuple[Array, ...]:
+        """Gradients with respect to the factors of ``sum(ct * apply(*xs))``.
+
+        Parameters
+        ----------
+        xs : sequence of q arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
+        ct : array, shape (n, sketch_dim), dtype and backend of `xs`
+
+        Returns
+        -------
+        tuple of q arrays, shapes (n, in_dims[k]), dtype and backend of `xs`
+
+        Raises
+        ------
+        TypeError, ValueError, MixedBackendError, OverflowError
+            As `apply`.
+        """
+        factors, backend = self._check_factors(xs)
+        ct = self._check_cotangent(ct, factors)
+        grads = tuple(backend.xp.empty(x.shape, ct.dtype) for x in factors)
+        scratch = Scratch(backend, ct.dtype)
+        for rows in row_tiles(ct.shape[0], self._tile_width, ct.dtype):
+            self._pull_tile([x[rows] for x in factors], ct[rows], scratch, [grad[rows] for grad in grads])
+        return tuple(check_range(grad, f"gradient {k}") for k, grad in enumerate(grads))
+
+    @property
+    @abc.abstractmethod
+    def _tile_width(self) -> int:
+        """Entries per row of the largest scratch array of a tile."""
+
+    @abc.abstractmethod
+    def _apply_tile(self, tiles: Sequence[Any], scratch: "Scratch", out: Array) -> None:
+        """Write the sketch of checked factors to `out`."""
+
+    @abc.abstractmethod
+    def _pull_tile(self, tiles: Sequence[Any], ct: Array, scratch: "Scratch", grads: Sequence[Array]) -> None:
+        """Write the gradients of checked factors to `grads`."""
+
+    def _check_factors(self, xs: Sequence[Any]) -> tuple[list[Any], Backend]:
         """Check one matrix per factor, all of one height, dtype and backend."""
         if len(xs) != len(self.in_dims):
             raise ValueError(f"expected {len(self.in_dims)} factors, got {len(xs)}")
@@ -57,7 +213,8 @@ class TensorMap:
             check_agreement(x, f"xs[{k}]", first)
         return checked, get_backend(*(_entries(x) for x in checked))
 
-    def check_cotangent(self, ct: Array, xs: Sequence[Any]) -> Array:
+    def _check_cotangent(self, ct: Array, xs: Sequence[Any]) -> Array:
+        """Check a cotangent of the sketch of `xs`, and return it C-contiguous."""
         ct, backend = check_matrix(ct, "ct", columns=self.sketch_dim)
         if backend is not get_backend(_entries(xs[0])):
             raise MixedBackendError(f"expected ct on the backend of the factors, got {backend.name}")
@@ -155,9 +312,9 @@ class Scratch:
         self._free.setdefault(array.shape[1], []).append(array)
 
 
-def dense_rows(x: Any, rows: slice) -> Array:
-    """Rows of a dense matrix as a view, of a sparse one as a new dense tile."""
-    return x[rows].toarray() if is_sparse(x) else x[rows]
+def dense(x: Any) -> Array:
+    """A dense matrix itself, a sparse one as a new dense array."""
+    return x.toarray() if is_sparse(x) else x
 
 
 def quiet() -> Any:

@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._check import check_int, check_matrix
+from .._check import check_int
 from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, philox
-from ._base import LinearSketch, check_rows, check_start, is_sparse, set_checked
+from ._base import PartwiseSketch, is_sparse, set_checked
 
 __all__ = ["CountSketch", "SparseJL"]
 
 
 @dataclass(frozen=True, slots=True)
-class _HashSketch(LinearSketch):
+class _HashSketch(PartwiseSketch):
     """Every column of S has one nonzero in each of some blocks of buckets: a sign over the root of their number."""
 
     _stream: ClassVar[Stream]
@@ -28,82 +28,8 @@ class _HashSketch(LinearSketch):
     def _n_blocks(self) -> int:
         return 1
 
-    def apply(self, x: Any) -> Array:
-        """Sketch of each row.
-
-        Parameters
-        ----------
-        x : array or sparse matrix, shape (n, in_dim), float32 or float64
-            Rows are samples. Sparse: any format; read as CSR, so that cost follows the number of nonzeros.
-
-        Returns
-        -------
-        array, shape (n, sketch_dim), dtype and backend of `x`
-
-        Raises
-        ------
-        TypeError, ValueError
-            `x` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
-        """
-        x, backend = check_rows(x, "x", self.in_dim)
-        return self.apply_unchecked(x, backend)
-
-    def apply_part(self, x: Any, start: int) -> Array:
-        """Sketch of the columns ``start, ..., start + k - 1`` of a row, the other columns being zero.
-
-        The parts of a row add up to its sketch (to rounding), so a long row need never exist whole, nor its tables.
-
-        Parameters
-        ----------
-        x : array or sparse matrix, shape (n, k), float32 or float64
-            ``1 <= k <= in_dim - start``.
-        start : int
-            Position of the first column of `x` in the whole row.
-
-        Returns
-        -------
-        array, shape (n, sketch_dim), dtype and backend of `x`
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `apply`; also where the columns reach beyond `in_dim`.
-        """
-        start, width = check_start(x, start, self.in_dim)
-        x, backend = check_rows(x, "x", width)
-        return self._scatter(x, start, backend)
-
-    def adjoint(self, z: Array) -> Array:
-        """Transpose of `apply`.
-
-        Parameters
-        ----------
-        z : array, shape (n, sketch_dim), float32 or float64
-
-        Returns
-        -------
-        array, shape (n, in_dim), dtype and backend of `z`
-
-        Raises
-        ------
-        TypeError, ValueError
-            `z` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
-        """
-        z, backend = check_matrix(z, "z", columns=self.sketch_dim)
-        return self.adjoint_unchecked(z, backend)
-
-    def apply_unchecked(self, x: Any, backend: Backend, out: Array | None = None) -> Array:
-        """`apply` of checked rows, to `out` if given; for sketches that are made of this one."""
-        return self._scatter(x, 0, backend, out)
-
-    def adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
-        """`adjoint` of checked rows; for sketches that are made of this one."""
-        bucket, sign = memoised((self, 0, self.in_dim), _hash_tables, backend, z.dtype)
-        out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
-        backend.launch(countsketch.adjoint, z, bucket, sign, out)
-        return self._scaled(out)
-
-    def _scatter(self, x: Any, start: int, backend: Backend, out: Array | None = None) -> Array:
+    def _apply_columns(self, x: Any, start: int, backend: Backend, out: Array | None = None) -> Array:
+        """`apply_part` of checked rows, to `out` if given; for sketches that are made of this one."""
         part = (self, start, start + x.shape[1])
         bucket, sign = memoised(part, _hash_tables, backend, x.dtype)
         if out is None:
@@ -112,6 +38,13 @@ class _HashSketch(LinearSketch):
             backend.launch(countsketch.apply_sparse, x.data, x.indices, x.indptr, bucket, sign, out)
         else:
             backend.launch(countsketch.apply, x, bucket, sign, out)
+        return self._scaled(out)
+
+    def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
+        """`adjoint` of checked rows."""
+        bucket, sign = memoised((self, 0, self.in_dim), _hash_tables, backend, z.dtype)
+        out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
+        backend.launch(countsketch.adjoint, z, bucket, sign, out)
         return self._scaled(out)
 
     def _scaled(self, out: Array) -> Array:
@@ -230,7 +163,7 @@ class SparseJL(_HashSketch):
 
     def __post_init__(self) -> None:
         # slots make dataclass rebuild the class, so super() without arguments would miss it
-        LinearSketch.__post_init__(self)
+        PartwiseSketch.__post_init__(self)
         set_checked(self, nnz=check_int(self.nnz, "nnz", minimum=1, maximum=self.sketch_dim))
 
     @property

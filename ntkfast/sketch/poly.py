@@ -21,7 +21,7 @@ from .._typing import Array
 from ..backends import Backend
 from ..errors import MixedBackendError
 from ..kernels import philox
-from ._base import Scratch, check_dim, check_range, check_rows, dense_rows, quiet, row_tiles, set_checked
+from ._base import Scratch, check_dim, check_range, check_rows, dense, quiet, row_tiles, set_checked
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
@@ -242,7 +242,7 @@ class PolySketch:
     def _tiles(self, x: Any) -> Iterator[tuple[slice, Any]]:
         """Row tiles; a sparse tile stays sparse if the leaves take it as it is."""
         for rows in row_tiles(x.shape[0], self.sketch_dim, x.dtype):
-            yield rows, x[rows] if self._hashes_leaves else dense_rows(x, rows)
+            yield rows, x[rows] if self._hashes_leaves else dense(x[rows])
 
     @property
     def _hashes_leaves(self) -> bool:
@@ -287,7 +287,7 @@ class PolySketch:
         backend, n_rows = scratch.backend, x.shape[0]
         if self._hashes_leaves:
             return {
-                i: leaf.apply_unchecked(x, backend, scratch.take(n_rows, self.sketch_dim))
+                i: leaf._apply_columns(x, 0, backend, scratch.take(n_rows, self.sketch_dim))
                 for i, leaf in enumerate(_maps(self).leaves)
             }
         if self.in_dim < self.sketch_dim:
@@ -317,7 +317,7 @@ class PolySketch:
     def _pull_leaves(self, grads: list[Array], backend: Backend, out: Array) -> None:
         out[...] = 0
         for leaf, ct in zip(_maps(self).leaves, grads, strict=True):
-            out += leaf.adjoint_unchecked(ct, backend) if self._hashes_leaves else ct[:, : self.in_dim]
+            out += leaf._adjoint_unchecked(ct, backend) if self._hashes_leaves else ct[:, : self.in_dim]
 
 
 class _Maps(NamedTuple):

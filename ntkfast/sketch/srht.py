@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_matrix
 from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Scratch, check_range, check_rows, dense_rows, quiet, row_tiles
+from ._base import LinearSketch, Scratch, dense, quiet, row_tiles
 
 __all__ = ["SRHT"]
 
@@ -155,56 +154,21 @@ class SRHT(LinearSketch):
     8.0
     """
 
-    def apply(self, x: Any) -> Array:
-        """Sketch of each row.
-
-        Parameters
-        ----------
-        x : array or sparse matrix, shape (n, in_dim), float32 or float64
-            Rows are samples. Sparse rows are made dense, a tile at a time.
-
-        Returns
-        -------
-        array, shape (n, sketch_dim), dtype and backend of `x`
-
-        Raises
-        ------
-        TypeError, ValueError
-            `x` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
-        OverflowError
-            The sketch leaves the range of the dtype.
-        """
-        x, backend = check_rows(x, "x", self.in_dim)
+    def _apply_unchecked(self, x: Any, backend: Backend) -> Array:
+        """`apply` of checked rows; sparse ones are made dense, a tile at a time."""
         sample, scratch = self._sample(), Scratch(backend, x.dtype)
         out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
         for rows in row_tiles(x.shape[0], sample.order, x.dtype):
-            sample.project(dense_rows(x, rows), scratch, out[rows])
-        return check_range(out, "the sketch")
+            sample.project(dense(x[rows]), scratch, out[rows])
+        return out
 
-    def adjoint(self, z: Array) -> Array:
-        """Transpose of `apply`.
-
-        Parameters
-        ----------
-        z : array, shape (n, sketch_dim), float32 or float64
-
-        Returns
-        -------
-        array, shape (n, in_dim), dtype and backend of `z`
-
-        Raises
-        ------
-        TypeError, ValueError
-            `z` is of the wrong type, dtype or shape, is empty, or has NaN or inf.
-        OverflowError
-            The result leaves the range of the dtype.
-        """
-        z, backend = check_matrix(z, "z", columns=self.sketch_dim)
+    def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
+        """`adjoint` of checked rows."""
         sample, scratch = self._sample(), Scratch(backend, z.dtype)
         out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
         for rows in row_tiles(z.shape[0], sample.order, z.dtype):
             sample.pull(z[rows], scratch, out[rows])
-        return check_range(out, "the sketch")
+        return out
 
     def _sample(self) -> HadamardSample:
         key = philox.derive_key(self.seed, Stream.SRHT)

@@ -10,7 +10,7 @@ TensorSRHT: a sampled row of the Walsh-Hadamard transform of x_1 (x) x_2 is the 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
-from ._base import Scratch, TensorMap, check_range, dense_rows, quiet, row_tiles
+from ._base import Scratch, TensorMap, dense, quiet
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
@@ -80,68 +80,32 @@ class TensorSketch(TensorMap):
         TensorMap.__post_init__(self)
         check_int(len(self.in_dims), "the number of in_dims", minimum=1, maximum=MAX_FACTORS)
 
-    def apply(self, *xs: Any) -> Array:
-        """Sketch of ``x_1 (x) ... (x) x_q``, row by row.
+    @property
+    def _tile_width(self) -> int:
+        """Entries per row of the largest scratch array of a tile."""
+        return self.sketch_dim
 
-        Parameters
-        ----------
-        *xs : q arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
-            All of one dtype and backend.
+    def _apply_tile(self, tiles: Sequence[Any], scratch: Scratch, out: Array) -> None:
+        """Write the sketch of checked factors to `out`."""
+        backend = scratch.backend
+        spectra = self._spectra(tiles, backend)
+        total = spectra[0]
+        for spectrum in spectra[1:]:
+            backend.launch(tensorsketch.multiply, total, spectrum, total)
+        out[...] = _irfft(total, self.sketch_dim, backend)
 
-        Returns
-        -------
-        array, shape (n, sketch_dim), dtype and backend of `xs`
+    def _pull_tile(self, tiles: Sequence[Any], ct: Array, scratch: Scratch, grads: Sequence[Array]) -> None:
+        """Write the gradients of checked factors to `grads`.
 
-        Raises
-        ------
-        TypeError, ValueError
-            A factor is of the wrong type, dtype or shape, is empty, or has NaN or inf; or their number is wrong.
-        MixedBackendError
-            The factors are on different backends.
-        OverflowError
-            A product leaves the range of the dtype.
-        """
-        factors, backend = self.check_factors(xs)
-        out = backend.xp.empty((factors[0].shape[0], self.sketch_dim), factors[0].dtype)
-        for rows in self._tiles(factors[0]):
-            spectra = self._spectra([x[rows] for x in factors], backend)
-            total = spectra[0]
-            for spectrum in spectra[1:]:
-                backend.launch(tensorsketch.multiply, total, spectrum, total)
-            out[rows] = _irfft(total, self.sketch_dim, backend)
-        return check_range(out, "the sketch")
-
-    def vjp(self, xs: Sequence[Any], ct: Array) -> tuple[Array, ...]:
-        """Gradients with respect to the factors of ``sum(ct * apply(*xs))``.
-
-        The gradient of a factor is its CountSketch's adjoint, applied to the circular correlation of ct with the other
+        That of a factor is its CountSketch's adjoint, applied to the circular correlation of ct with the other
         factors: a product with conjugated spectra.
-
-        Parameters
-        ----------
-        xs : sequence of q arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
-        ct : array, shape (n, sketch_dim), dtype of `xs`
-
-        Returns
-        -------
-        tuple of q arrays, shapes (n, in_dims[k]), dtype and backend of `xs`
-
-        Raises
-        ------
-        TypeError, ValueError, MixedBackendError, OverflowError
-            As `apply`.
         """
-        factors, backend = self.check_factors(xs)
-        ct = self.check_cotangent(ct, factors)
-        grads = tuple(backend.xp.empty(x.shape, ct.dtype) for x in factors)
-        for rows in self._tiles(ct):
-            spectra = self._spectra([x[rows] for x in factors], backend)
-            spectrum = _rfft(ct[rows], backend)
-            for sketch, others, grad in zip(self._sketches(), _others(spectra), grads, strict=True):
-                with quiet():
-                    correlation = _irfft(spectrum * others.conj(), self.sketch_dim, backend)
-                grad[rows] = sketch.adjoint_unchecked(correlation, backend)
-        return tuple(check_range(grad, f"gradient {k}") for k, grad in enumerate(grads))
+        backend = scratch.backend
+        spectrum = _rfft(ct, backend)
+        for sketch, others, grad in zip(self._sketches(), _others(self._spectra(tiles, backend)), grads, strict=True):
+            with quiet():
+                correlation = _irfft(spectrum * others.conj(), self.sketch_dim, backend)
+            grad[...] = sketch._adjoint_unchecked(correlation, backend)
 
     def _sketches(self) -> list[CountSketch]:
         """The CountSketches of the factors."""
@@ -150,10 +114,7 @@ class TensorSketch(TensorMap):
 
     def _spectra(self, tiles: Sequence[Any], backend: Backend) -> list[Array]:
         pairs = zip(self._sketches(), tiles, strict=True)
-        return [_rfft(sketch.apply_unchecked(tile, backend), backend) for sketch, tile in pairs]
-
-    def _tiles(self, x: Any) -> Iterator[slice]:
-        return row_tiles(x.shape[0], self.sketch_dim, x.dtype)
+        return [_rfft(sketch._apply_unchecked(tile, backend), backend) for sketch, tile in pairs]
 
 
 def _others(spectra: Sequence[Array]) -> list[Array]:
@@ -244,67 +205,27 @@ class TensorSRHT(TensorMap):
         if len(self.in_dims) != 2:
             raise ValueError(f"expected in_dims of length 2, got {len(self.in_dims)}")
 
-    def apply(self, *xs: Any) -> Array:
-        """Sketch of ``x_1 (x) x_2``, row by row.
+    @property
+    def _tile_width(self) -> int:
+        """Entries per row of the largest scratch array of a tile."""
+        return max(self.sketch_dim, *(half.order for half in self._halves()))
 
-        Parameters
-        ----------
-        *xs : two arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
-            Both of one dtype and backend.
+    def _apply_tile(self, tiles: Sequence[Any], scratch: Scratch, out: Array) -> None:
+        """Write the sketch of checked factors to `out`."""
+        left, right = self._project(tiles, scratch)
+        with quiet():
+            scratch.backend.xp.multiply(left, right, out=out)
+        scratch.give(left)
+        scratch.give(right)
 
-        Returns
-        -------
-        array, shape (n, sketch_dim), dtype and backend of `xs`
-
-        Raises
-        ------
-        TypeError, ValueError
-            A factor is of the wrong type, dtype or shape, is empty, or has NaN or inf; or their number is wrong.
-        MixedBackendError
-            The factors are on different backends.
-        OverflowError
-            A product leaves the range of the dtype.
-        """
-        factors, backend = self.check_factors(xs)
-        out = backend.xp.empty((factors[0].shape[0], self.sketch_dim), factors[0].dtype)
-        scratch = Scratch(backend, out.dtype)
-        for rows in self._tiles(factors[0]):
-            left, right = self._project([dense_rows(x, rows) for x in factors], scratch)
+    def _pull_tile(self, tiles: Sequence[Any], ct: Array, scratch: Scratch, grads: Sequence[Array]) -> None:
+        """Write the gradients of checked factors to `grads`."""
+        left, right = self._project(tiles, scratch)
+        for half, other, grad in zip(self._halves(), (right, left), grads, strict=True):
             with quiet():
-                backend.xp.multiply(left, right, out=out[rows])
-            scratch.give(left)
-            scratch.give(right)
-        return check_range(out, "the sketch")
-
-    def vjp(self, xs: Sequence[Any], ct: Array) -> tuple[Array, ...]:
-        """Gradients with respect to the factors of ``sum(ct * apply(*xs))``.
-
-        Parameters
-        ----------
-        xs : sequence of two arrays or sparse matrices, shapes (n, in_dims[k]), float32 or float64
-        ct : array, shape (n, sketch_dim), dtype of `xs`
-
-        Returns
-        -------
-        tuple of two arrays, shapes (n, in_dims[k]), dtype and backend of `xs`
-
-        Raises
-        ------
-        TypeError, ValueError, MixedBackendError, OverflowError
-            As `apply`.
-        """
-        factors, backend = self.check_factors(xs)
-        ct = self.check_cotangent(ct, factors)
-        grads = tuple(backend.xp.empty(x.shape, ct.dtype) for x in factors)
-        scratch = Scratch(backend, ct.dtype)
-        for rows in self._tiles(ct):
-            left, right = self._project([dense_rows(x, rows) for x in factors], scratch)
-            for half, other, grad in zip(self._halves(), (right, left), grads, strict=True):
-                with quiet():
-                    half.pull(ct[rows] * other, scratch, grad[rows])
-            scratch.give(left)
-            scratch.give(right)
-        return tuple(check_range(grad, f"gradient {k}") for k, grad in enumerate(grads))
+                half.pull(ct * other, scratch, grad)
+        scratch.give(left)
+        scratch.give(right)
 
     def _halves(self) -> list[HadamardSample]:
         """The two factors' maps. The second has the scale; its random order serves both if it is one permutation."""
@@ -314,13 +235,10 @@ class TensorSRHT(TensorMap):
         left = HadamardSample(self.in_dims[0], m, keys[0], 1.0, shuffled=m > right.order)
         return [left, right]
 
-    def _project(self, tiles: Sequence[Array], scratch: Scratch) -> list[Array]:
+    def _project(self, tiles: Sequence[Any], scratch: Scratch) -> list[Array]:
         projections = []
         for half, tile in zip(self._halves(), tiles, strict=True):
             out = scratch.take(tile.shape[0], self.sketch_dim)
-            half.project(tile, scratch, out)
+            half.project(dense(tile), scratch, out)
             projections.append(out)
         return projections
-
-    def _tiles(self, x: Any) -> Iterator[slice]:
-        return row_tiles(x.shape[0], max(self.sketch_dim, *(half.order for half in self._halves())), x.dtype)
