@@ -21,6 +21,7 @@ os.environ.setdefault("NUMBA_CACHE_DIR", _cache_folder())
 # OpenMP threads that spin while they wait take the cores from each other where tests share a machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import fakecupy  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import HealthCheck, settings  # noqa: E402
@@ -43,6 +44,8 @@ def _unavailable(name: str) -> str | None:
         return None if SIMULATED else "the CUDA simulator is off (NUMBA_ENABLE_CUDASIM=1)"
     if name == "cupy-cuda":
         return None if "cupy" in backends.available_backends() else "no CUDA device"
+    if name == "fake-cupy":
+        return "the stand-in needs compiled kernels" if SIMULATED else None
     return None
 
 
@@ -66,12 +69,14 @@ class ArrayBackend:
             import cupy
 
             return cupy.asarray(x)
+        if self.name == "fake-cupy":
+            return fakecupy.asarray(x)
         x = np.array(x)
         x.flags.writeable = self.name != "numpy-readonly"
         return x
 
     def to_numpy(self, x):
-        return x.get() if self.name == "cupy-cuda" else np.asarray(x)
+        return x.get() if "cupy" in self.name else np.asarray(x)
 
 
 @pytest.fixture(
@@ -80,6 +85,7 @@ class ArrayBackend:
         "numpy-reference",
         "numpy-readonly",
         "numpy-cudasim",
+        "fake-cupy",
         pytest.param("cupy-cuda", marks=pytest.mark.gpu),
     ]
 )
@@ -90,6 +96,9 @@ def backend(request, monkeypatch):
         if request.param in REQUIRED:
             pytest.fail(f"required backend {request.param}: {reason}")
         pytest.skip(reason)
+    if request.param == "fake-cupy":
+        fakecupy.install(monkeypatch)
+        return ArrayBackend(request.param)
     target = {"numpy-reference": "reference", "numpy-cudasim": "cuda"}.get(request.param, "cpu")
     if request.param != "cupy-cuda":
         monkeypatch.setitem(backends._BACKENDS, np.ndarray, backends.Backend("numpy", np, target))
