@@ -144,7 +144,7 @@ def erf_diagonal(xp: ModuleType, q: Array) -> Diagonal:
 
 def _gelu_moment(xp: ModuleType, q1: Array, q2: Array, ia: Array, ib: Array, m: Array) -> Array:
     """The n = (q1 / A) (q2 / B) + a^2 (1 / A + 1 / B - 1), from positive terms for small and for large variances."""
-    excess = ia + ib - 1
+    excess = xp.where(q1 <= q2, ib - q1 * ia, ia - q2 * ib)  # ia + ib - 1 without its rounding: 1 - ia = q1 ia
     return xp.where(excess > 0, q1 * ia * (q2 * ib) + (1 - m) * excess, ia * ib - m * excess)
 
 
