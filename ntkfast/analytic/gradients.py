@@ -9,18 +9,16 @@ respect to the angle is taken as 0, the mean over both sides. So gradients are f
 diagonal of a symmetric kernel, along which the angle stays 0.
 """
 
-import concurrent.futures
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import numba
-
 from .._check import check_choice, check_matrix, check_pair, memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
+from ._blocks import TILE_ROWS, run_blocks, slices
 from ._derivatives import Side, backward, both_sides, forward, pull_variances, push, push_variances
 from .activations import Activation
 from .mlp import check_network
@@ -28,7 +26,6 @@ from .recursion import Network, Points
 
 __all__ = ["HyperparameterGradient", "KernelGradient", "ntk_hyperparameter_gradient", "ntk_vjp"]
 
-_TILE_ROWS = 512
 _CACHED = 2**14  # entries that go through all layers at a time
 
 
@@ -207,19 +204,7 @@ def _tiles(backend: Backend, sides: tuple[Side, Side], network: Network, max_mem
     n1, n2 = (len(side.points.rows) for side in sides)
     row = (2 + 10 + 8 * network.depth) * n2 * sides[0].points.rows.dtype.itemsize
     budget = memory_budget(max_memory, backend, smallest=row)
-    height = max(1, min(_TILE_ROWS, budget // row))
-    return [slice(start, min(start + height, n1)) for start in range(0, n1, height)]
-
-
-def _run_blocks(backend: Backend, shape: tuple[int, int], work: Callable[[slice], Any]) -> list[Any]:
-    """Results of `work` on blocks of rows that stay in the cache, in order, on all threads."""
-    n1, n2 = shape
-    height = max(1, _CACHED // n2) if backend.name == "numpy" else n1
-    blocks = [slice(start, min(start + height, n1)) for start in range(0, n1, height)]
-    if len(blocks) == 1 or backend.name != "numpy":
-        return [work(block) for block in blocks]
-    with concurrent.futures.ThreadPoolExecutor(numba.get_num_threads()) as pool:
-        return list(pool.map(work, blocks))
+    return slices(n1, max(1, min(TILE_ROWS, budget // row)))
 
 
 # Backwards.
@@ -264,7 +249,7 @@ def _pull_tile(
         return weight, bias, variances1, variances2
 
     first = rows.start
-    for weight, bias, variances1, variances2 in _run_blocks(backend, cosines.shape, work):
+    for weight, bias, variances1, variances2 in run_blocks(backend, cosines.shape, _CACHED, work):
         last = first + variances1.shape[1]
         total.weight += weight
         total.bias += bias
@@ -331,4 +316,4 @@ def _push_tile(
             covariance, theta = push(layers, tangent, q1, q2, weight)
             result[block] = theta if kind == "ntk" else covariance
 
-    _run_blocks(backend, cosines.shape, work)
+    run_blocks(backend, cosines.shape, _CACHED, work)

@@ -16,14 +16,11 @@ Lee, Bahri, Novak, Schoenholz, Pennington, Sohl-Dickstein. Deep neural networks 
 Jacot, Gabriel, Hongler. Neural tangent kernel. NeurIPS 2018, theorem 1.
 """
 
-import concurrent.futures
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-import numba
 import numpy as np
 
 from .._angles import close_threshold, unit_rows
@@ -31,6 +28,7 @@ from .._check import memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import recursion as kernels
+from ._blocks import TILE_ROWS, run_blocks, slices
 from .activations import Activation, Slopes
 
 __all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_pair"]
@@ -39,7 +37,6 @@ __all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_p
 # larger variances than this are computed in float64, unless the activation goes through angles.
 _FLOAT32_VARIANCE = 8.0
 
-_TILE_ROWS = 512
 _CACHED = 2**15  # entries that go through all layers of array expressions at a time
 
 
@@ -173,8 +170,8 @@ def gram(
     results = [backend.xp.empty((n1, n2), x1.dtype) if wanted else None for wanted in (nngp, ntk)]
     arrays = 3 if network.activation.slopes is not None else 4
     row = arrays * n2 * first.rows.dtype.itemsize
-    height = max(1, min(_TILE_ROWS, memory_budget(max_memory, backend, smallest=row) // row))
-    for rows in _slices(n1, height):
+    height = max(1, min(TILE_ROWS, memory_budget(max_memory, backend, smallest=row) // row))
+    for rows in slices(n1, height):
         columns = slice(rows.start, n2) if x2 is None else slice(0, n2)
         tiles = _tile(backend, first, rows, second, columns, network, nngp, ntk)
         for result, tile in zip(results, tiles, strict=True):
@@ -185,16 +182,12 @@ def gram(
     return results[0], results[1]
 
 
-def _slices(n: int, height: int) -> Iterator[slice]:
-    return (slice(start, min(start + height, n)) for start in range(0, n, height))
-
-
 def _complete(xp: ModuleType, results: list[Array | None], points: Points, height: int) -> None:
     """Mirror upper triangles and set exact diagonals, in place."""
     for result, diagonal in zip(results, (points.variances[-1], points.ntk), strict=True):
         if result is None:
             continue
-        for rows in _slices(len(result), height):
+        for rows in slices(len(result), height):
             result[rows.stop :, rows] = result[rows, rows.stop :].T
             corner = result[rows, rows]
             corner[...] = xp.triu(corner) + xp.triu(corner, 1).T
@@ -245,7 +238,6 @@ def _general_tile(
     """One matrix product, then array expressions on blocks of rows that stay in the cache, on all threads."""
     covariance = first.rows[rows] @ second.rows[columns].T
     theta = backend.xp.empty_like(covariance)
-    height = max(1, _CACHED // covariance.shape[1])
 
     def work(block: slice) -> None:
         own = slice(rows.start + block.start, rows.start + block.stop)
@@ -255,13 +247,7 @@ def _general_tile(
         ]
         covariance[block], theta[block] = _layers(backend.xp, covariance[block], tables, network)
 
-    blocks = _slices(len(covariance), height if backend.name == "numpy" else len(covariance))
-    if backend.name == "numpy" and covariance.size > _CACHED:
-        with concurrent.futures.ThreadPoolExecutor(numba.get_num_threads()) as pool:
-            list(pool.map(work, blocks))
-    else:
-        for block in blocks:
-            work(block)
+    run_blocks(backend, covariance.shape, _CACHED, work)
     return covariance, theta
 
 
