@@ -63,4 +63,10 @@ def memoised(value: Value, build: Callable[[Value, Backend, Any], Arrays], backe
     """Arrays ``build(value, backend, dtype)``, kept per value, function, backend, target, device and dtype."""
     device = backend.xp.cuda.runtime.getDevice() if backend.name == "cupy" else 0
     key = (build, value, backend.name, backend.target, device, str(dtype))
-    return CACHE.get(key, lambda: build(value, backend, dtype))
+
+    def built() -> Arrays:
+        arrays = build(value, backend, dtype)
+        backend.synchronize()  # the next caller may use another stream of the device
+        return arrays
+
+    return CACHE.get(key, built)
