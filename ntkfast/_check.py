@@ -1,6 +1,7 @@
 """Checks of arguments: every error names what was expected and what came, before any work is done."""
 
 import math
+import numbers
 import operator
 import os
 from collections.abc import Collection
@@ -115,13 +116,18 @@ def check_int(value: Any, name: str, *, minimum: int = 0, maximum: int | None = 
 
 
 def check_real(value: Any, name: str, *, minimum: float = -math.inf, strict: bool = False) -> float:
-    """Return `value` as a finite float >= minimum (> minimum if `strict`)."""
-    if isinstance(value, (bool, str)):
+    """Return `value` as a finite float >= minimum (> minimum if `strict`).
+
+    Numbers of Python and NumPy, and arrays without axes, as reductions on a device return them; no booleans.
+    """
+    kind = getattr(getattr(value, "dtype", None), "kind", None)
+    is_real = isinstance(value, numbers.Real) if kind is None else kind in "fiu" and value.ndim == 0
+    if isinstance(value, bool) or not is_real:
         raise TypeError(f"expected {name} to be a real number, got {value!r}")
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"expected {name} to be a real number, got {value!r}") from None
+    except OverflowError:  # an integer beyond the floats
+        number = math.inf
     if not math.isfinite(number) or number < minimum or (strict and number == minimum):
         bound = "" if minimum == -math.inf else f" {'greater than' if strict else 'at least'} {minimum:g}"
         raise ValueError(f"expected {name} to be a finite number{bound}, got {number}")

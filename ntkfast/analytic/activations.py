@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
 
+from .._check import check_real
 from .._typing import Array
 from . import _closed_forms as forms
 from ._dual import Derivatives, Diagonal, Dual
@@ -130,16 +131,17 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
     Raises
     ------
-    ValueError
-        `slope` is not finite.
+    TypeError, ValueError
+        `slope` is not a finite number, or its square overflows.
 
     Examples
     --------
     >>> leaky_relu(-1.0).slopes
     Slopes(odd=0.0, even=1.0)
     """
-    if not math.isfinite(slope):
-        raise ValueError(f"expected slope to be a finite number, got {slope}")
+    slope = check_real(slope, "slope")
+    if not math.isfinite(slope * slope):
+        raise ValueError(f"expected slope to be a number with a finite square, got {slope}")
     return _homogeneous(f"leaky_relu({slope:g})", (1 + slope) / 2, (1 - slope) / 2)
 
 

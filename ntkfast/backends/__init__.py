@@ -46,7 +46,7 @@ class Backend(NamedTuple):
         return x.get() if self.name == "cupy" else x
 
     def synchronize(self) -> None:
-        """Wait for the device; needed only for timing."""
+        """Wait for the device: for timing, and before arrays go to another stream."""
         if self.name == "cupy":
             self.xp.cuda.get_current_stream().synchronize()
 
@@ -115,6 +115,8 @@ def get_backend(*arrays: Array) -> Backend:
 
 def _resolve(cls: type) -> Backend:
     """Find the backend of an array class by its name, and remember it."""
+    if any(base.__name__ == "MaskedArray" for base in cls.__mro__):  # its sums skip what kernels would read
+        raise TypeError("expected an array without a mask, got a masked array; fill it with numpy.ma.filled")
     for base in cls.__mro__:
         root = base.__module__.partition(".")[0]
         if base.__name__ == "ndarray" and root in ("numpy", "cupy"):
