@@ -120,7 +120,7 @@ class Zonal:
         return kernels(xp, t, self.depth, self.ratio)[self._which]
 
     def of_cosine(self, s: Array | float) -> Array:
-        """Evaluate k at cosines -1 <= s <= 1; values outside by rounding are clipped.
+        """Evaluate k at cosines -1 <= s <= 1; values outside by rounding (up to 0.001) are clipped.
 
         Near s = 1 an error e of the cosine moves the NTK by about sqrt(e): prefer `of_angle` where the angle is known.
 
@@ -129,7 +129,7 @@ class Zonal:
         >>> float(zonal(3).of_cosine(1.0))
         4.0
         """
-        xp, s = _angles(s)
+        xp, s = _cosines(s)
         return self.of_angle(xp.arccos(xp.clip(s, -1.0, 1.0)))
 
     def derivative(self, t: Array | float) -> Array:
@@ -222,7 +222,7 @@ class Zonal:
         >>> zonal(3).table("float32").coefficients.shape
         (2, 16)
         """
-        return _table(self, np.dtype(dtype).name)
+        return _table(self, _float_name(dtype))
 
 
 def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: float = 0.01) -> Zonal:
@@ -255,7 +255,10 @@ def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: floa
     """
     depth = _check.check_int(depth, "depth", minimum=0)
     activation = _check.check_choice(activation, "activation", ACTIVATIONS)
-    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), _check.check_real(leak, "leak"))
+    leak = _check.check_real(leak, "leak")
+    if not math.isfinite(leak * leak):
+        raise ValueError(f"expected leak to be a number with a finite square, got {leak}")
+    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), leak)
 
 
 def even_odd(activation: str, leak: float = 0.01) -> tuple[float, float]:
@@ -297,11 +300,40 @@ def harmonic_multiplicity(dim: int, degree: int) -> int:
     return math.comb(degree + dim - 1, dim - 1) - lower
 
 
+def _checked(x: Array | float, name: str, lowest: float, highest: float, slack: float) -> tuple[Any, Array]:
+    """Array module and array of angles or cosines; `slack` is what rounding may exceed the range by."""
+    if isinstance(x, (int, float)):
+        x = np.asarray(_check.check_real(x, name))
+    elif not hasattr(x, "dtype"):
+        raise TypeError(f"expected {name} to be a number or a NumPy or CuPy array, got {type(x).__name__}")
+    xp = get_backend(x).xp
+    _check.check_dtype(x, name)
+    if not bool(((x >= lowest - slack) & (x <= highest + slack)).all()):  # NaN is outside as well
+        raise ValueError(f"expected {name} between {lowest:g} and {highest:.6g}, got {_outside(x, lowest, highest)}")
+    return xp, x
+
+
+def _outside(x: Array, lowest: float, highest: float) -> float:
+    """One value that is not in the range."""
+    return float(x[~((x >= lowest) & (x <= highest))][0])
+
+
 def _angles(t: Array | float) -> tuple[Any, Array]:
-    if isinstance(t, (int, float)):
-        return np, np.asarray(float(t))
-    _check.check_dtype(t, "t")
-    return get_backend(t).xp, t
+    return _checked(t, "t", 0.0, math.pi, 1e-6)  # pi rounded to float32 is larger than pi
+
+
+def _cosines(s: Array | float) -> tuple[Any, Array]:
+    return _checked(s, "s", -1.0, 1.0, 1e-3)
+
+
+def _float_name(dtype: Any) -> str:
+    try:
+        name = None if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        name = None
+    if name not in _check.FLOAT_DTYPES:
+        raise TypeError(f"expected dtype float32 or float64, got {dtype!r}")
+    return str(name)
 
 
 @functools.lru_cache(maxsize=64)
