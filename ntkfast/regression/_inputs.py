@@ -11,6 +11,7 @@ from ..backends import Backend, get_backend
 from ..errors import NotPositiveDefiniteError
 
 __all__ = [
+    "check_array",
     "check_cross",
     "check_kernel",
     "check_like",
@@ -48,7 +49,7 @@ def check_kernel(k: Array, name: str = "k_train") -> tuple[Array, Backend]:
     A Fortran-ordered matrix is returned as its transpose, without a copy. Asymmetry up to
     sqrt(eps) of the largest diagonal entry passes; the lower triangle is what the solvers read.
     """
-    backend = _check_array(k, name, 2)
+    backend = check_array(k, name, 2)
     if k.shape[0] != k.shape[1] or k.size == 0:
         raise ValueError(f"expected {name} of shape (n, n) with n >= 1, got {k.shape}")
     if k.flags.f_contiguous and not k.flags.c_contiguous:
@@ -58,7 +59,8 @@ def check_kernel(k: Array, name: str = "k_train") -> tuple[Array, Backend]:
     return k, backend
 
 
-def _check_array(x: Any, name: str, ndim: int) -> Backend:
+def check_array(x: Any, name: str, ndim: int) -> Backend:
+    """Check that `x` is a finite array of floats with `ndim` axes, and return its backend."""
     if not hasattr(x, "dtype"):
         raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
     backend = get_backend(x)
@@ -112,9 +114,9 @@ def check_targets(y: Array, like: Array, name: str = "y") -> Array:
 
 
 def check_cross(k: Array, like: Array, name: str = "k_test_train") -> None:
-    """Check a kernel between any points and the n training points, (m, n); n the rows of `like`."""
+    """Check a kernel between any points and the n training points, (m, n), m >= 1; n the rows of `like`."""
     check_like(k, name, like)
-    if k.ndim != 2 or k.shape[1] != like.shape[0]:
+    if k.ndim != 2 or k.shape[1] != like.shape[0] or k.size == 0:
         raise ValueError(f"expected {name} of shape (m, {like.shape[0]}), got {k.shape}")
 
 

@@ -46,6 +46,8 @@ class KernelSpectrum:
 
         Raises
         ------
+        TypeError, ValueError
+            `reg` is not a finite number >= 0.
         NotPositiveDefiniteError
             K = 0 and reg = 0.
 
@@ -55,7 +57,7 @@ class KernelSpectrum:
         >>> decompose(np.diag([1.0, 3.0])).inverse(1.0)
         array([0.5 , 0.25])
         """
-        xp = get_backend(self.eigenvalues).xp
+        xp, reg = get_backend(self.eigenvalues).xp, check_real(reg, "reg", minimum=0)
         floor = self.floor
         if floor + reg == 0:
             raise NotPositiveDefiniteError("expected K + reg I to be positive definite, got K = 0 and reg = 0")
@@ -80,9 +82,8 @@ class KernelSpectrum:
         array([1., 1.])
         """
         targets = check_targets(y, self.eigenvectors)
-        reg = check_real(reg, "reg", minimum=0)
         rotated = self.inverse(reg)[:, None] * (self.eigenvectors.T @ targets)
-        return KernelRidge((self.eigenvectors @ rotated).reshape(y.shape), reg)
+        return KernelRidge((self.eigenvectors @ rotated).reshape(y.shape), float(reg))
 
 
 def decompose(k_train: Array, *, overwrite: bool = False) -> KernelSpectrum:

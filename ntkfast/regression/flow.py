@@ -10,7 +10,7 @@ Squared loss, learning rate eta, f_0 the network at initialization:
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -173,6 +173,7 @@ class GradientFlow:
                [0., 0.]])
         """
         vectors = self.spectrum.eigenvectors
+        check_cross(k_test_train, vectors)
         for name, value, shape in (
             ("nngp_train", nngp_train, vectors.shape),
             ("nngp_test_train", nngp_test_train, k_test_train.shape),
@@ -211,7 +212,7 @@ class GradientFlow:
 
 
 def _check_times(times: Any) -> list[float]:
-    if isinstance(times, str) or not hasattr(times, "__len__") or len(times) == 0:
+    if isinstance(times, str) or not isinstance(times, Collection) or getattr(times, "ndim", 1) != 1 or not len(times):
         raise TypeError(f"expected times to be a sequence of at least one number, got {times!r}")
     return [t if t == math.inf else check_real(t, f"times[{i}]", minimum=0) for i, t in enumerate(times)]
 

@@ -179,6 +179,9 @@ class KernelOperator:
             raise ValueError(f"expected {name} of shape ({n},) or ({n}, k), got {getattr(v, 'shape', type(v))}")
         get_backend(v, self._matrix if self._tile is None else self._x)
         check_dtype(v, name)
+        if v.size == 0:
+            raise ValueError(f"expected {name} with at least one column, got shape {v.shape}")
+        check_finite(v, name)
 
     def diagonal(self) -> Array:
         """The n entries K[i, i].
@@ -241,6 +244,8 @@ class KernelOperator:
         if self._tile is None:
             raise ValueError("expected an operator made from a kernel function, got one made from a matrix")
         x_test, _ = check_matrix(x_test, "x_test", columns=self._x.shape[1])
+        if x_test.dtype != self._x.dtype:
+            raise TypeError(f"expected x_test of dtype {self._x.dtype}, as the points, got {x_test.dtype}")
         self._check_vectors(dual_coef, "dual_coef")
         n, m = self.shape[0], x_test.shape[0]
         row = n * self.dtype.itemsize

@@ -8,11 +8,11 @@ be spread over [1, (reg + missed) / reg] while the found ones sit at 1, far off 
 
 from dataclasses import dataclass
 
-from .._check import check_real
+from .._check import check_matrix, check_real
 from .._typing import Array
 from ..backends import get_backend
 from ..errors import NotPositiveDefiniteError
-from ._inputs import fill_diagonal
+from ._inputs import check_array, fill_diagonal
 from ._linalg import add_gram, cholesky, solve_cholesky
 from .operators import KernelOperator
 
@@ -39,6 +39,11 @@ class LowRankPreconditioner:
     def apply(self, v: Array) -> Array:
         """Compute shift M^-1 v by the Woodbury identity, v of shape (n, k); 4 n r k operations.
 
+        Raises
+        ------
+        TypeError, ValueError
+            `v` is not a matrix of n rows of floats, or has NaN or inf.
+
         Examples
         --------
         >>> import numpy as np
@@ -47,7 +52,10 @@ class LowRankPreconditioner:
         array([[1.],
                [1.]])
         """
-        inner = solve_cholesky(get_backend(v), self.inner, self.factor.T @ v)
+        v, backend = check_matrix(v, "v")
+        if v.shape[0] != self.factor.shape[0]:
+            raise ValueError(f"expected v of shape ({self.factor.shape[0]}, k), got {v.shape}")
+        inner = solve_cholesky(backend, self.inner, self.factor.T @ v)
         return v - self.factor @ inner
 
 
@@ -69,8 +77,8 @@ def low_rank_preconditioner(factor: Array, diagonal: Array, *, reg: float) -> Lo
 
     Raises
     ------
-    ValueError
-        Shapes that do not agree, negative `reg`.
+    TypeError, ValueError
+        Bad arrays, shapes that do not agree, negative `reg`.
     NotPositiveDefiniteError
         K + reg I = 0.
 
@@ -85,9 +93,13 @@ def low_rank_preconditioner(factor: Array, diagonal: Array, *, reg: float) -> Lo
     >>> low_rank_preconditioner(np.ones((2, 1)), np.array([1.0, 3.0]), reg=0.5).shift
     1.5
     """
+    check_array(factor, "factor", 2)
+    check_array(diagonal, "diagonal", 1)
     backend = get_backend(factor, diagonal)
-    if factor.ndim != 2 or diagonal.shape != factor.shape[:1]:
+    if diagonal.shape != factor.shape[:1] or diagonal.size == 0:
         raise ValueError(f"expected factor (n, r) and diagonal (n,), got {factor.shape} and {diagonal.shape}")
+    if factor.shape[1] == 0:  # K = 0; BLAS takes no empty matrices
+        factor = backend.xp.zeros((factor.shape[0], 1))
     reg = check_real(reg, "reg", minimum=0)
     factor = backend.xp.ascontiguousarray(factor, dtype="float64")
     missed = float(diagonal.astype("float64").sum()) - float(factor.reshape(-1) @ factor.reshape(-1))

@@ -140,7 +140,7 @@ def _check(
 
 def _folds(folds: Any, n: int) -> list[Any]:
     """Rows of every fold, ascending."""
-    if hasattr(folds, "dtype"):
+    if getattr(folds, "ndim", 0) > 0:
         if not isinstance(folds, np.ndarray) or folds.shape != (n,) or folds.dtype.kind not in "iu":
             raise ValueError(f"expected folds to be a number or an integer NumPy array of shape ({n},), got {folds!r}")
         parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]

@@ -303,7 +303,7 @@ def test_preconditioner_of_a_float32_factor_computes_in_float64(large):
         (lambda k, p: conjugate_gradient(KernelOperator(p.k), p.y, reg=-1.0), ValueError, "reg"),
         (lambda k, p: conjugate_gradient(KernelOperator(p.k), p.y, reg=1.0, rtol=0), ValueError, "rtol"),
         (lambda k, p: conjugate_gradient(KernelOperator(p.k), p.y, reg=1.0, start=p.y[:, 0]), ValueError, "start"),
-        (lambda k, p: low_rank_preconditioner(p.y, p.y, reg=1.0), ValueError, r"diagonal \(n,\)"),
+        (lambda k, p: low_rank_preconditioner(p.y, p.y, reg=1.0), ValueError, "diagonal with 1 axes"),
         (lambda k, p: low_rank_preconditioner(p.y * 0, p.y[:, 0] * 0, reg=0.0), NotPositiveDefiniteError, "zeros"),
     ],
 )
