@@ -86,7 +86,7 @@ def random_pivoted_cholesky(
     ------
     TypeError, ValueError
         A non-square matrix, wrong dtypes, NaN or inf, `rank` or `block_size` below 1,
-        a callable without `diagonal`.
+        a callable without `diagonal`, or whose results are not such arrays.
     NotPositiveDefiniteError
         A negative entry on the diagonal.
 
@@ -132,7 +132,7 @@ def _check_kernel(kernel: Any, diagonal: Array | None) -> tuple[KernelBlock, Arr
     if callable(kernel):
         if diagonal is None:
             raise ValueError("expected diagonal= with a callable kernel, got None")
-        get_block: KernelBlock = kernel
+        get_block: KernelBlock = _checked_block(kernel, diagonal)
     else:
         diagonal, get_block = _check_square(kernel, diagonal)
     get_backend(diagonal)
@@ -143,6 +143,22 @@ def _check_kernel(kernel: Any, diagonal: Array | None) -> tuple[KernelBlock, Arr
     if float(diagonal.min()) < 0:
         raise NotPositiveDefiniteError(f"expected a non-negative diagonal, got {float(diagonal.min()):g}")
     return get_block, diagonal
+
+
+def _checked_block(kernel: KernelBlock, diagonal: Array) -> KernelBlock:
+    """The callable, with its results checked: a NaN would be proposed and thinned for ever."""
+
+    def block(rows: Array | None, columns: Array) -> Array:
+        out = kernel(rows, columns)
+        expected = (len(diagonal) if rows is None else len(rows), len(columns))
+        if getattr(out, "shape", None) != expected:
+            raise ValueError(f"expected kernel(rows, columns) of shape {expected}, got {getattr(out, 'shape', out)}")
+        get_backend(out, diagonal)
+        check_dtype(out, "kernel(rows, columns)")
+        check_finite(out, "kernel(rows, columns)")
+        return out
+
+    return block
 
 
 def _check_square(matrix: Array, diagonal: Array | None) -> tuple[Array, KernelBlock]:
