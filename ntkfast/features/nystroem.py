@@ -70,7 +70,7 @@ class NystroemFeatures(FeatureMap):
     def __post_init__(self) -> None:
         landmarks, _ = check_matrix(self.landmarks, "landmarks")
         check_choice(self.kind, "kind", KERNELS)
-        object.__setattr__(self, "landmarks", landmarks)
+        object.__setattr__(self, "landmarks", landmarks.copy())  # the caller may write to the array later
         object.__setattr__(self, "n_features", landmarks.shape[0])
         object.__setattr__(self, "in_dim", landmarks.shape[1])
         object.__setattr__(self, "_whitening", self._invert_root())
@@ -79,17 +79,17 @@ class NystroemFeatures(FeatureMap):
         """L^{-T} (m, m) in the landmarks' dtype, by way of float64, whose rounding its condition can take."""
         backend = get_backend(self.landmarks)
         gram = backend.to_numpy(self.kernel(self.landmarks.astype(np.float64)))
-        try:
-            root = np.linalg.cholesky(gram)
-        except np.linalg.LinAlgError:
+        root = _cholesky(gram)
+        if root is None:
             raise NotPositiveDefiniteError(
                 f"expected {self.n_features} landmarks with a positive definite kernel matrix, "
                 "got a singular one; nystroem() leaves zero and repeated rows out"
-            ) from None
+            )
         return backend.xp.asarray(_invert_triangle(root).T, dtype=self.landmarks.dtype, order="C")
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact kernel that the features approximate; see `ntkfast.analytic`."""
+        self._check_widths(x1, x2)
         return KERNELS[self.kind](x1, x2, **self._parameters())
 
     def _parameters(self) -> dict[str, Any]:
@@ -108,6 +108,16 @@ class NystroemFeatures(FeatureMap):
 
     def _row_bytes(self, itemsize: int) -> int:
         return (3 * self.n_features + 2 * self.in_dim) * itemsize
+
+
+def _cholesky(gram: Any) -> Any | None:
+    """Cholesky factor of a float64 matrix, or None where a pivot is nothing but rounding error."""
+    try:
+        root = np.linalg.cholesky(gram)
+    except np.linalg.LinAlgError:
+        return None
+    smallest = 4 * float(np.finfo(np.float64).eps) * math.sqrt(len(gram))
+    return root if bool((root.diagonal() ** 2 > smallest * gram.diagonal()).all()) else None
 
 
 def _invert_triangle(root: Any) -> Any:
