@@ -9,13 +9,16 @@ A feature map is a frozen dataclass that derives from `FeatureMap` and supplies
 """
 
 import abc
+import math
 from collections.abc import Iterator
+from typing import Any
 
-from .._check import check_matrix, memory_budget
+from .._check import check_matrix, check_real, memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
+from ..sketch._base import check_range, quiet
 
-__all__ = ["FeatureMap", "row_blocks"]
+__all__ = ["FeatureMap", "check_scale", "kernel_scale", "row_blocks"]
 
 # Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each
 # change between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
@@ -63,6 +66,8 @@ class FeatureMap(abc.ABC):
             `x` is not such an array, or has NaN or inf.
         MemoryBudgetError
             `max_memory` is below what one row needs.
+        OverflowError
+            The features leave the range of the dtype.
 
         Notes
         -----
@@ -72,8 +77,9 @@ class FeatureMap(abc.ABC):
         x, backend = check_matrix(x, "x", columns=self.in_dim)
         out = backend.xp.empty((x.shape[0], self.n_features), x.dtype)
         for rows in row_blocks(x.shape[0], self._row_bytes(x.dtype.itemsize), backend, max_memory):
-            self._write(backend, x[rows], out[rows])
-        return out
+            with quiet():
+                self._write(backend, x[rows], out[rows])
+        return _check_features(x, out)
 
     def vjp(self, x: Array, ct: Array, *, max_memory: int | None = None) -> Array:
         """Vector-Jacobian product: the gradient of sum(ct * phi(x)) with respect to `x`.
@@ -94,6 +100,8 @@ class FeatureMap(abc.ABC):
         ------
         TypeError, ValueError, MixedBackendError
             Arrays of wrong shape or dtype, of two backends, or with NaN or inf.
+        OverflowError
+            The gradient leaves the range of the dtype.
 
         Notes
         -----
@@ -103,8 +111,9 @@ class FeatureMap(abc.ABC):
         ct = self._check_cotangent(x, ct)
         out = backend.xp.empty_like(x)
         for rows in row_blocks(x.shape[0], self._row_bytes(x.dtype.itemsize), backend, max_memory):
-            out[rows] = self._pullback(backend, x[rows], ct[rows])
-        return out
+            with quiet():
+                out[rows] = self._pullback(backend, x[rows], ct[rows])
+        return check_range(out, "the gradient")
 
     def _check_cotangent(self, x: Array, ct: Array) -> Array:
         if hasattr(ct, "dtype"):
@@ -115,6 +124,12 @@ class FeatureMap(abc.ABC):
         if ct.dtype != x.dtype:
             raise TypeError(f"expected x and ct of one dtype, got {x.dtype} and {ct.dtype}")
         return ct
+
+    def _check_widths(self, x1: Array, x2: Array | None) -> None:
+        """Refuse rows for `kernel` that are not `in_dim` wide; other checks are the kernel function's own."""
+        for name, x in (("x1", x1), ("x2", x2)):
+            if x is not None and getattr(x, "ndim", 0) == 2 and x.shape[1] != self.in_dim:
+                raise ValueError(f"expected {name} of shape (n, {self.in_dim}), got {x.shape}")
 
     @abc.abstractmethod
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
@@ -131,6 +146,32 @@ class FeatureMap(abc.ABC):
     @abc.abstractmethod
     def _row_bytes(self, itemsize: int) -> int:
         """Bytes of temporaries that one row of a block takes in `_write` or `_pullback`."""
+
+
+def _check_features(x: Array, out: Array) -> Array:
+    """Return features, or refuse them where they left the range of their dtype.
+
+    Features grow with their row, so those of the row with the largest entry tell whether all need to be read.
+    """
+    features = abs(out[int(abs(x).max(axis=1).argmax())])
+    limit = math.sqrt(float(get_backend(x).xp.finfo(out.dtype).max))
+    return out if float(features.max()) < limit else check_range(out, "the features")
+
+
+def kernel_scale(W_std: float, gain: float, depth: int, width: int) -> float:
+    """(W_std^2 gain)^depth W_std^2 / width, the factor of |x| |y| in a bias-free kernel; inf where it overflows."""
+    try:
+        return math.pow(W_std**2 * gain, depth) * W_std**2 / width
+    except OverflowError:
+        return math.inf
+
+
+def check_scale(W_std: Any, gain: float, depth: int, width: int) -> float:
+    """Return W_std if it is positive and the kernel's scale finite."""
+    checked = check_real(W_std, "W_std", minimum=0.0, strict=True)
+    if not math.isfinite(kernel_scale(checked, gain, depth, width)):
+        raise ValueError(f"expected W_std with a finite kernel at depth {depth}, got {checked}")
+    return checked
 
 
 def row_blocks(n: int, row_bytes: int, backend: Backend, max_memory: int | None) -> Iterator[slice]:

@@ -10,6 +10,7 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels.philox import derive_key
+from ..sketch._base import check_range, quiet, set_checked
 from ..zonal import zonal
 from ._base import FeatureMap
 from ._weights import SAMPLINGS, directions
@@ -80,20 +81,22 @@ class ArcCosineFeatures(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        check_int(self.in_dim, "in_dim", minimum=1)
-        check_int(self.n_features, "n_features", minimum=1)
-        check_int(self.order, "order", minimum=0, maximum=1)
+        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
+        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=1))
+        set_checked(self, order=check_int(self.order, "order", minimum=0, maximum=1))
         check_choice(self.sampling, "sampling", SAMPLINGS)
-        check_seed(self.seed)
+        set_checked(self, seed=check_seed(self.seed))
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact arc-cosine kernel of this order, (n1, n2); 0 wherever a row is zero."""
+        self._check_widths(x1, x2)
         x1, x2, _ = check_pair(x1, x2)
         unit1, norms1 = unit_rows(x1)
         unit2, norms2 = (unit1, norms1) if x2 is None else unit_rows(x2)
         t = angles(unit1, None if x2 is None else unit2)
         if self.order == 1:
-            return zonal(1, kind="nngp").of_angle(t) * norms1[:, None] * norms2
+            with quiet():
+                return check_range(zonal(1, kind="nngp").of_angle(t) * norms1[:, None] * norms2, "the kernel")
         return (1 - t / math.pi) * (norms1 > 0)[:, None] * (norms2 > 0)
 
     def _weights(self, backend: Backend, dtype: Any) -> Array:

@@ -5,14 +5,16 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_choice, check_int, check_real, check_seed
+from .._check import check_choice, check_int, check_seed
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import SRHT, TensorSRHT
-from ._base import FeatureMap
+from ..sketch._base import set_checked
+from ..sketch.poly import MAX_DEGREE
+from ._base import FeatureMap, check_scale, kernel_scale
 from ._expansion import Expansion
 from ._polynomial import EXPANSIONS, kappa_polynomial
 
@@ -105,17 +107,19 @@ class NTKSketch(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        check_int(self.in_dim, "in_dim", minimum=1)
-        check_int(self.n_features, "n_features", minimum=1)
-        check_int(self.depth, "depth", minimum=1)
-        check_int(self.degree, "degree", minimum=1)
+        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
+        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=1))
+        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
+        set_checked(self, degree=check_int(self.degree, "degree", minimum=1, maximum=MAX_DEGREE))
         check_choice(self.expansion, "expansion", EXPANSIONS)
-        check_real(self.W_std, "W_std", minimum=0, strict=True)
-        check_int(self._width, "sketch_dim", minimum=2)
-        check_seed(self.seed)
+        set_checked(self, W_std=check_scale(self.W_std, 0.5, self.depth, self.in_dim))
+        if self.sketch_dim is not None:
+            set_checked(self, sketch_dim=check_int(self.sketch_dim, "sketch_dim", minimum=2))
+        set_checked(self, seed=check_seed(self.seed))
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact NTK that the features approximate; see `ntkfast.analytic.ntk`."""
+        self._check_widths(x1, x2)
         return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
 
     @property
@@ -136,7 +140,7 @@ class NTKSketch(FeatureMap):
     @property
     def _scale(self) -> float:
         """Square root of the NTK's scale."""
-        return math.sqrt((self.W_std**2 / 2) ** self.depth * self.W_std**2 / self.in_dim)
+        return math.sqrt(kernel_scale(self.W_std, 0.5, self.depth, self.in_dim))
 
     def _key(self, h: int, part: int) -> int:
         return derive_key(self.seed, Stream.NTK_SKETCH, h, part)

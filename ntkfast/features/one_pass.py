@@ -6,14 +6,15 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_choice, check_int, check_real, check_seed
+from .._check import check_choice, check_int, check_seed
 from .._memo import memoised
 from .._typing import Array
 from ..analytic import nngp, ntk
 from ..backends import Backend
 from ..kernels import table as kernel
+from ..sketch._base import set_checked
 from ..zonal import even_odd, zonal
-from ._base import FeatureMap
+from ._base import FeatureMap, check_scale, kernel_scale
 from ._harmonics import masses, nonlinearity
 from ._projections import Projection
 
@@ -131,15 +132,13 @@ class OnePassFeatures(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        check_int(self.in_dim, "in_dim", minimum=1)
-        check_int(self.n_features, "n_features", minimum=1)
-        check_real(self.W_std, "W_std", minimum=0.0)
+        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
+        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=1))
+        set_checked(self, depth=zonal(self.depth, activation=self.activation, kind=self.kind).depth)
+        set_checked(self, W_std=check_scale(self.W_std, self._gain, self.depth, self.in_dim))
         check_choice(self.projection, "projection", PROJECTIONS)
-        check_int(self.max_degree, "max_degree", minimum=2, maximum=1000)
-        check_seed(self.seed)
-        zonal(self.depth, activation=self.activation, kind=self.kind)
-        if not math.isfinite(self._scale):
-            raise ValueError(f"expected W_std with a finite kernel at depth {self.depth}, got {self.W_std}")
+        set_checked(self, max_degree=check_int(self.max_degree, "max_degree", minimum=2, maximum=1000))
+        set_checked(self, seed=check_seed(self.seed))
 
     @property
     def nugget(self) -> float:
@@ -149,21 +148,23 @@ class OnePassFeatures(FeatureMap):
     @property
     def _scale(self) -> float:
         """kernel(x, x) / (|x|^2 k(1))."""
+        return kernel_scale(self.W_std, self._gain, self.depth, self.in_dim)
+
+    @property
+    def _gain(self) -> float:
         p, q = even_odd(self.activation, 0.01)
-        try:
-            return (self.W_std**2 * (p * p + q * q)) ** self.depth * self.W_std**2 / self.in_dim
-        except OverflowError:
-            return math.inf
+        return p * p + q * q
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact kernel that the features approximate; see `ntkfast.analytic.ntk` and `nngp`."""
+        self._check_widths(x1, x2)
         function = ntk if self.kind == "ntk" else nngp
         return function(x1, x2, depth=self.depth, W_std=self.W_std, activation=self.activation)
 
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
         plan = _plan(self)
         unit, norms = unit_rows(x)
-        factor = self._factor(backend, norms)
+        factor = norms * norms.dtype.type(math.sqrt(self._scale))
         first = _write_exact(backend.xp, plan.exact, unit, factor, out)
         if plan.projection is not None:
             u = plan.projection.apply(backend, unit)
@@ -185,11 +186,6 @@ class OnePassFeatures(FeatureMap):
             gradient += plan.projection.adjoint(backend, slope)
             value += random
         return homogeneous_vjp(unit, norms, gradient, value) * x.dtype.type(math.sqrt(self._scale))
-
-    def _factor(self, backend: Backend, norms: Array) -> Array:
-        """|x| sqrt(scale), kept finite where a norm is beyond the dtype: 0 times inf would be NaN."""
-        largest = norms.dtype.type(backend.xp.finfo(norms.dtype).max / 2)
-        return backend.xp.minimum(norms, largest) * norms.dtype.type(min(math.sqrt(self._scale), 1e30))
 
     def _table(self, backend: Backend, dtype: Any) -> Array:
         return memoised(self, _copy_table, backend, dtype)[0]

@@ -4,14 +4,15 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from .._check import check_choice, check_int, check_real, check_seed
+from .._check import check_choice, check_int, check_seed
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import TensorSketch, TensorSRHT
-from ._base import FeatureMap
+from ..sketch._base import set_checked
+from ._base import FeatureMap, check_scale, kernel_scale
 from ._weights import SAMPLINGS, directions
 
 __all__ = ["NTKRandomFeatures"]
@@ -110,18 +111,21 @@ class NTKRandomFeatures(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        check_int(self.in_dim, "in_dim", minimum=1)
-        check_int(self.n_features, "n_features", minimum=2)
-        check_int(self.depth, "depth", minimum=1)
-        check_real(self.W_std, "W_std", minimum=0, strict=True)
+        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
+        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=2))
+        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
+        set_checked(self, W_std=check_scale(self.W_std, 0.5, self.depth, self.in_dim))
         check_choice(self.sampling, "sampling", SAMPLINGS)
         check_choice(self.product, "product", PRODUCTS)
-        check_int(self._relu_width, "n_relu", minimum=1, maximum=self.n_features - 1)
-        check_int(self._step_width, "n_step", minimum=1)
-        check_seed(self.seed)
+        if self.n_relu is not None:
+            set_checked(self, n_relu=check_int(self.n_relu, "n_relu", minimum=1, maximum=self.n_features - 1))
+        if self.n_step is not None:
+            set_checked(self, n_step=check_int(self.n_step, "n_step", minimum=1))
+        set_checked(self, seed=check_seed(self.seed))
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact NTK that the features approximate; see `ntkfast.analytic.ntk`."""
+        self._check_widths(x1, x2)
         return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
 
     @property
@@ -135,7 +139,7 @@ class NTKRandomFeatures(FeatureMap):
     @property
     def _scale(self) -> float:
         """Square root of the NTK's scale."""
-        return math.sqrt((self.W_std**2 / 2) ** self.depth * self.W_std**2 / self.in_dim)
+        return math.sqrt(kernel_scale(self.W_std, 0.5, self.depth, self.in_dim))
 
     def _key(self, h: int, part: int) -> int:
         return derive_key(self.seed, Stream.RANDOM_FEATURES, h, part)
