@@ -86,18 +86,23 @@ def gram_error(phi: FeatureMap, x: Array, *, n_rows: int | None = None, seed: in
     >>> gram_error(OnePassFeatures(20, 1000, depth=2, seed=0), x, seed=0).error < 0.05
     True
     """
+    if not isinstance(phi, FeatureMap):
+        raise TypeError(f"expected phi to be a FeatureMap, got {type(phi).__name__}")
     x, backend = check_matrix(x, "x", columns=phi.in_dim)
     limit = DEFAULT_ROWS if n_rows is None else check_int(n_rows, "n_rows", minimum=2)
     check_seed(seed)
     rows = _subset(x, limit, seed, backend)
     z = phi(rows)
     exact = phi.kernel(rows)
+    peak = float(exact.diagonal().max())
+    if peak == 0:
+        raise ValueError("expected x with a kernel that is not zero, got rows of zeros, or too small for their dtype")
     z = z @ z.T
     z -= exact
+    z /= peak  # squares of entries near the ends of the dtype's range would leave it
+    exact /= peak
     difference = _sums(z * z, backend)
     size = _sums(exact * exact, backend)
-    if float(size[0]) == 0:
-        raise ValueError("expected x with a kernel that is not zero, got only zero rows")
     error = math.sqrt(difference[0] / size[0])
     complete = rows.shape[0] == x.shape[0]
     return GramError(error, 0.0 if complete else _jackknife(difference, size), int(rows.shape[0]))
@@ -188,9 +193,10 @@ def suggest_n_features(
     """
     error = check_real(error, "error", minimum=0.0, strict=True)
     check_int(max_features, "max_features", minimum=1)
+    check_int(n_rows, "n_rows", minimum=2)
     check_int(n_trials, "n_trials", minimum=1)
-    if not hasattr(phi, "seed") or not dataclasses.is_dataclass(phi):
-        raise TypeError(f"expected a map with a seed, got {type(phi).__name__}")
+    if not hasattr(phi, "seed") or not isinstance(phi, FeatureMap):
+        raise TypeError(f"expected a FeatureMap with a seed, got {type(phi).__name__}")
     width, good = min(phi.n_features, max_features), 0
     for _ in range(4):
         measured = _median_error(phi, width, x, n_rows, n_trials)
@@ -198,13 +204,18 @@ def suggest_n_features(
             good = width if good == 0 else min(good, width)
         if 0.8 * error <= measured <= error or (width == max_features and measured > error):
             break
-        width = max(1, min(max_features, math.ceil(MARGIN * width * (measured / error) ** 2)))
+        width = min(max_features, max(_narrowest(phi), math.ceil(MARGIN * width * (measured / error) ** 2)))
     if good == 0:
         measured = _median_error(phi, max_features, x, n_rows, n_trials)
         if measured > error:
             raise ValueError(f"expected an error of {error:g}, got {measured:.3g} with max_features = {max_features}")
         good = max_features
     return _resized(phi, good)
+
+
+def _narrowest(phi: FeatureMap) -> int:
+    """A width that every map takes: two columns, and one beyond those that its fields have promised away."""
+    return max(2, (getattr(phi, "n_relu", None) or 0) + 1)
 
 
 def _resized(phi: AnyMap, width: int, **fields: Any) -> AnyMap:
