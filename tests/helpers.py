@@ -31,3 +31,14 @@ def assert_close(got, expected, rtol: float) -> None:
             f"deviation {error:.3e} above {rtol:.3e}, worst at {where}: "
             f"got {np.asarray(got)[where]!r}, expected {np.asarray(expected)[where]!r}"
         )
+
+
+def arc_cosine_kernel(order: int, gram):
+    """Arc-cosine kernel matrix, from its definition, of vectors whose inner products are `gram` (n, n)."""
+    norms = np.sqrt(np.diag(gram))
+    cosine = np.clip(gram / np.outer(norms, norms), -1, 1)
+    angle = np.arccos(cosine)
+    np.fill_diagonal(angle, 0)  # arccos loses half the digits at 1
+    if order == 0:
+        return 1 - angle / math.pi
+    return np.outer(norms, norms) * (np.sin(angle) + (math.pi - angle) * cosine) / math.pi

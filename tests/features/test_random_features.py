@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import arc_cosine_kernel, assert_close
 
 from ntkfast.backends import get_backend
 from ntkfast.features import NTKRandomFeatures
@@ -10,17 +10,6 @@ from ntkfast.zonal import zonal
 
 X = np.random.default_rng(0).standard_normal((15, 5))
 UNIT = X / np.linalg.norm(X, axis=1, keepdims=True)
-
-
-def kappa(order, gram):
-    """Arc-cosine kernel of vectors with the inner products `gram`."""
-    norms = np.sqrt(np.diag(gram))
-    cosine = np.clip(gram / np.outer(norms, norms), -1, 1)
-    angle = np.arccos(cosine)
-    np.fill_diagonal(angle, 0)  # arccos loses half the digits at 1
-    if order == 0:
-        return 1 - angle / math.pi
-    return np.outer(norms, norms) * (np.sin(angle) + (math.pi - angle) * cosine) / math.pi
 
 
 def row_products(a, b):
@@ -40,7 +29,7 @@ def recursion(x, depth, relu, steps, product):
 
 def exact_factor(order):
     """The best features of all: a Cholesky factor of the exact layer kernel."""
-    return lambda h, phi: np.linalg.cholesky(kappa(order, phi @ phi.T))
+    return lambda h, phi: np.linalg.cholesky(arc_cosine_kernel(order, phi @ phi.T))
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3])
