@@ -19,9 +19,12 @@ __all__ = [
     "check_int",
     "check_matrix",
     "check_pair",
+    "check_range",
     "check_real",
     "check_seed",
     "memory_budget",
+    "quiet",
+    "set_checked",
 ]
 
 FLOAT_DTYPES = ("float32", "float64")
@@ -78,7 +81,7 @@ def check_finite(x: Array, name: str) -> None:
     be an overflow of finite entries) is looked into.
     """
     xp = get_backend(x).xp
-    with np.errstate(over="ignore", invalid="ignore"):
+    with quiet():
         total = float(x.sum())
     if math.isfinite(total):
         return
@@ -86,6 +89,20 @@ def check_finite(x: Array, name: str) -> None:
     if bool(bad.any()):
         where = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))  # CuPy's takes no numbers
         raise ValueError(f"expected {name} without NaN or inf, got {float(x[where])} at index {where}")
+
+
+def quiet() -> Any:
+    """Silence NumPy about overflow while `check_range` is to follow."""
+    return np.errstate(over="ignore", invalid="ignore", divide="ignore")
+
+
+def check_range(out: Array, name: str) -> Array:
+    """Return a result, or refuse it where finite input left the range of its dtype."""
+    try:
+        check_finite(out, name)
+    except ValueError:
+        raise OverflowError(f"expected {name} within the range of {out.dtype}; scale the input down") from None
+    return out
 
 
 def check_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, Backend]:
@@ -144,6 +161,12 @@ def check_choice(value: Any, name: str, choices: Collection[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"expected {name} to be one of {', '.join(sorted(choices))}; got {value!r}")
     return value
+
+
+def set_checked(value: object, **fields: Any) -> None:
+    """Store checked fields of a frozen value, so that equal values hold equal Python numbers."""
+    for name, checked in fields.items():
+        object.__setattr__(value, name, checked)
 
 
 def memory_budget(max_memory: Any, backend: Backend, *, smallest: int = 0) -> int:

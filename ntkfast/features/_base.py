@@ -13,10 +13,9 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from .._check import check_matrix, check_real, memory_budget
+from .._check import check_matrix, check_range, check_real, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
-from ..sketch._base import check_range, quiet
 
 __all__ = ["FeatureMap", "check_scale", "kernel_scale", "row_blocks"]
 

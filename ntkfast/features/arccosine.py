@@ -5,12 +5,11 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from .._angles import angles, unit_rows
-from .._check import check_choice, check_int, check_pair, check_seed
+from .._check import check_choice, check_int, check_pair, check_range, check_seed, quiet, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels.philox import derive_key
-from ..sketch._base import check_range, quiet, set_checked
 from ..zonal import zonal
 from ._base import FeatureMap
 from ._weights import SAMPLINGS, directions

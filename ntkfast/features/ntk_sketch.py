@@ -5,14 +5,13 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_choice, check_int, check_seed
+from .._check import check_choice, check_int, check_seed, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import SRHT, TensorSRHT
-from ..sketch._base import set_checked
 from ..sketch.poly import MAX_DEGREE
 from ._base import FeatureMap, check_scale, kernel_scale
 from ._expansion import Expansion

@@ -6,13 +6,12 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_choice, check_int, check_seed
+from .._check import check_choice, check_int, check_seed, set_checked
 from .._memo import memoised
 from .._typing import Array
 from ..analytic import nngp, ntk
 from ..backends import Backend
 from ..kernels import table as kernel
-from ..sketch._base import set_checked
 from ..zonal import even_odd, zonal
 from ._base import FeatureMap, check_scale, kernel_scale
 from ._harmonics import masses, nonlinearity

@@ -4,13 +4,12 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_int, check_matrix, check_seed
+from .._check import check_int, check_matrix, check_range, check_seed, quiet, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
-from ..sketch._base import check_range, quiet, set_checked
 from ..sketch.poly import MAX_DEGREE
 from ._base import FeatureMap, check_scale, kernel_scale
 from ._expansion import Expansion

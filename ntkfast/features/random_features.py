@@ -4,14 +4,13 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from .._check import check_choice, check_int, check_seed
+from .._check import check_choice, check_int, check_seed, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import TensorSketch, TensorSRHT
-from ..sketch._base import set_checked
 from ._base import FeatureMap, check_scale, kernel_scale
 from ._weights import SAMPLINGS, directions
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_dtype, check_finite, check_int, check_matrix, check_seed
+from .._check import check_dtype, check_finite, check_int, check_matrix, check_range, check_seed, set_checked
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..errors import MixedBackendError
@@ -234,12 +234,6 @@ def check_agreement(x: Any, name: str, first: Any) -> None:
         raise TypeError(f"expected {name} of dtype {first.dtype}, as xs[0], got {x.dtype}")
 
 
-def set_checked(sketch: object, **values: Any) -> None:
-    """Store checked fields of a frozen sketch, so that equal sketches hold equal Python ints."""
-    for name, value in values.items():
-        object.__setattr__(sketch, name, value)
-
-
 def check_dim(value: Any, name: str) -> int:
     """Return a dimension: 1 <= value < 2**31."""
     return check_int(value, name, minimum=1, maximum=MAX_DIM)
@@ -315,17 +309,3 @@ class Scratch:
 def dense(x: Any) -> Array:
     """A dense matrix itself, a sparse one as a new dense array."""
     return x.toarray() if is_sparse(x) else x
-
-
-def quiet() -> Any:
-    """Silence NumPy about overflow while `check_range` is to follow."""
-    return np.errstate(over="ignore", invalid="ignore")
-
-
-def check_range(out: Array, name: str) -> Array:
-    """Return a result, or refuse it where finite input left the range of its dtype."""
-    try:
-        check_finite(out, name)
-    except ValueError:
-        raise OverflowError(f"expected {name} within the range of {out.dtype}; scale the input down") from None
-    return out

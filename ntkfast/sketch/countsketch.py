@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .._check import check_int
+from .._check import check_int, set_checked
 from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, philox
-from ._base import PartwiseSketch, is_sparse, set_checked
+from ._base import PartwiseSketch, is_sparse
 
 __all__ = ["CountSketch", "SparseJL"]
 

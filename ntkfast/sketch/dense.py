@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .._check import quiet
 from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import Kernel, philox
-from ._base import PartwiseSketch, is_sparse, quiet
+from ._base import PartwiseSketch, is_sparse
 
 __all__ = ["GaussianSketch", "RademacherSketch"]
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from .._check import check_int, check_matrix, check_seed
+from .._check import check_int, check_matrix, check_range, check_seed, quiet, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..errors import MixedBackendError
 from ..kernels import philox
-from ._base import Scratch, check_dim, check_range, check_rows, dense, quiet, row_tiles, set_checked
+from ._base import Scratch, check_dim, check_rows, dense, row_tiles
 from .countsketch import CountSketch
 from .srht import HadamardSample
 

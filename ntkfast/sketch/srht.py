@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from .._check import quiet
 from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Scratch, dense, quiet, row_tiles
+from ._base import LinearSketch, Scratch, dense, row_tiles
 
 __all__ = ["SRHT"]
 

@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._check import check_int
+from .._check import check_int, quiet
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
-from ._base import Scratch, TensorMap, dense, quiet
+from ._base import Scratch, TensorMap, dense
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
