@@ -2,7 +2,7 @@
 
     python full_data_set.py --data fashion_mnist.npz [--method exact|features] [--rows N] [--out FILE.json]
 
-FILE holds x_train, y_train, x_test, y_test: images or rows, and integer classes. Rows are scaled to norm sqrt(d), targets
+FILE holds x_train, y_train, x_test, y_test: images or rows, and integer classes. Rows get norm sqrt(d), targets
 are one-hot minus the mean. Prints seconds per stage, accuracy and the peak resident memory of the process. The exact
 method keeps half of the float32 kernel matrix: 7.2 GB at 60,000 rows.
 """
