@@ -36,6 +36,19 @@ def test_equals_the_reference(dataset, activation, b_std, dtype):
             assert_close(getattr(diagonal, kind), np.diag(expected[f"{kind}11"]), GOLDEN_RTOL[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("activation", "b_std"), NETWORKS)
+def test_every_backend_equals_the_reference(activation, b_std, dtype, backend):
+    if backend.name == "numpy-cudasim":
+        pytest.skip("minutes in the simulator, where the kernels themselves are tested")
+    x1, x2 = (backend.asarray(x.astype(dtype)) for x in fc_inputs("fashion_raw"))
+    expected = fc_kernels("fashion_raw", activation, b_std, 3)
+    network = {"depth": 3, "b_std": b_std, "activation": activation}
+    for pair, suffix in ((nngp_and_ntk(x1, x2, **network), "12"), (nngp_and_ntk(x1, **network), "11")):
+        for kind in ("nngp", "ntk"):
+            assert_close(backend.to_numpy(getattr(pair, kind)), expected[f"{kind}{suffix}"], GOLDEN_RTOL[dtype])
+
+
 @pytest.mark.parametrize("b_std", FC_BIASES)
 def test_coincident_points_of_two_matrices_are_exact(b_std):
     """x2[0] and x2[1] are x1[0] and x1[1]; a cosine alone would lose half of the digits of relu's NTK there."""
