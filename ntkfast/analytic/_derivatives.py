@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from .._typing import Array
 from ..backends import get_backend
+from ..zonal.slopes import Slopes
 from ._closed_forms import Versines, derivatives_of_angle
 from ._dual import Derivatives, Diagonal
-from .activations import Slopes
 from .recursion import Network, Points, input_threshold, prepare_pair
 
 __all__ = ["Layers", "Side", "backward", "both_sides", "forward", "pull_variances", "push", "push_variances"]

@@ -21,41 +21,16 @@ Han, Zandieh, Lee, Novak, Xiao, Karbasi. Fast neural kernel embeddings for gener
 """
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
-from typing import NamedTuple
 
-from .._check import check_real
 from .._typing import Array
+from ..zonal.slopes import LEAK, Slopes, check_leak, slopes_of
 from . import _closed_forms as forms
 from ._dual import Derivatives, Diagonal, Dual
 
-__all__ = ["CLOSED_FORMS", "Activation", "Slopes", "closed_form", "leaky_relu"]
-
-
-class Slopes(NamedTuple):
-    """phi(z) = even * abs(z) + odd * z, the positively homogeneous activations.
-
-    Attributes
-    ----------
-    odd, even : float
-        relu has (1/2, 1/2), abs (0, 1), leaky relu with slope a below zero ((1 + a) / 2, (1 - a) / 2).
-    """
-
-    odd: float
-    even: float
-
-    @property
-    def gain(self) -> float:
-        """E[phi(z)^2] for z ~ N(0, 1)."""
-        return self.odd**2 + self.even**2
-
-    @property
-    def ratio(self) -> float:
-        """Share of the even part in `gain`: the r of kappa_1(t) = cos t + (2 r / pi)(sin t - t cos t)."""
-        return self.even**2 / self.gain
+__all__ = ["CLOSED_FORMS", "Activation", "closed_form", "leaky_relu"]
 
 
 def _variance_only(xp: ModuleType, q: Array) -> Array:
@@ -106,8 +81,7 @@ class Activation:
     slopes: Slopes | None = None
 
 
-def _homogeneous(name: str, odd: float, even: float) -> Activation:
-    slopes = Slopes(odd, even)
+def _homogeneous(name: str, slopes: Slopes) -> Activation:
     return Activation(
         name,
         functools.partial(forms.homogeneous_dual, gain=slopes.gain, ratio=slopes.ratio),
@@ -117,7 +91,7 @@ def _homogeneous(name: str, odd: float, even: float) -> Activation:
     )
 
 
-def leaky_relu(slope: float = 0.01) -> Activation:
+def leaky_relu(slope: float = LEAK) -> Activation:
     """Record of phi(z) = z for z >= 0 and slope * z below.
 
     Parameters
@@ -139,16 +113,14 @@ def leaky_relu(slope: float = 0.01) -> Activation:
     >>> leaky_relu(-1.0).slopes
     Slopes(odd=0.0, even=1.0)
     """
-    slope = check_real(slope, "slope")
-    if not math.isfinite(slope * slope):
-        raise ValueError(f"expected slope to be a number with a finite square, got {slope}")
-    return _homogeneous(f"leaky_relu({slope:g})", (1 + slope) / 2, (1 - slope) / 2)
+    slope = check_leak(slope, "slope")
+    return _homogeneous(f"leaky_relu({slope:g})", slopes_of("leaky_relu", slope))
 
 
 CLOSED_FORMS: dict[str, Activation] = {
-    "relu": _homogeneous("relu", 0.5, 0.5),
+    "relu": _homogeneous("relu", slopes_of("relu")),
     "leaky_relu": leaky_relu(),
-    "abs": _homogeneous("abs", 0.0, 1.0),
+    "abs": _homogeneous("abs", slopes_of("abs")),
     "erf": Activation("erf", forms.erf_dual, forms.erf_derivatives, forms.erf_diagonal),
     "gelu": Activation("gelu", forms.gelu_dual, forms.gelu_derivatives, forms.gelu_diagonal),
     "sin": Activation("sin", forms.sin_dual, forms.sin_derivatives, forms.sin_diagonal),

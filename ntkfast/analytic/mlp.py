@@ -16,6 +16,9 @@ from .recursion import Network, gram, prepare
 
 __all__ = ["KernelPair", "check_network", "nngp", "nngp_and_ntk", "ntk"]
 
+# Bias-free kernels of a smaller scale are left to the recursion.
+SMALLEST_SCALE = 1e-130
+
 
 class KernelPair(NamedTuple):
     """Both kernels of one network.
@@ -236,26 +239,23 @@ def _is_zonal(x1: Array, x2: Array | None, network: Network) -> bool:
 
     Kernels near the ends of the dtype's range are left to the recursion, which checks them point by point.
     """
+    slopes = network.activation.slopes
     named = network.activation is CLOSED_FORMS.get(network.activation.name)
-    if network.b_std > 0 or network.activation.slopes is None or not named:
+    if network.b_std > 0 or slopes is None or not named:
+        return False
+    scale = slopes.scale(network.depth, network.W_std, x1.shape[1])
+    if not SMALLEST_SCALE < scale < math.inf:
         return False
     largest = max(float(side) for x in (x1, x2) if x is not None for side in (x.max(), -x.min()))
-    scale = _log_scale(network, x1.shape[1])
-    bound = scale + 2 * math.log(max(largest, 1e-300)) + math.log(x1.shape[1] * (network.depth + 1))
-    return max(bound, scale) < math.log(np.finfo(str(x1.dtype)).max) / 2 and scale > -300
-
-
-def _log_scale(network: Network, width: int) -> float:
-    """Logarithm of the factor of |x| |y| in a bias-free kernel."""
-    assert network.activation.slopes is not None
-    layer = 2 * math.log(network.W_std) + math.log(network.activation.slopes.gain)
-    return 2 * math.log(network.W_std) - math.log(width) + network.depth * layer
+    growth = 2 * math.log(max(largest, 1e-300)) + math.log(x1.shape[1] * (network.depth + 1))
+    return math.log(scale) + max(growth, 0.0) < math.log(np.finfo(str(x1.dtype)).max) / 2
 
 
 def _zonal_kernels(
     x1: Array, x2: Array | None, network: Network, max_memory: Any, wanted: tuple[bool, bool]
 ) -> tuple[Any, Any]:
-    scale = math.exp(_log_scale(network, x1.shape[1]))
+    assert network.activation.slopes is not None
+    scale = network.activation.slopes.scale(network.depth, network.W_std, x1.shape[1])
     name = network.activation.name
     kinds = [kind for kind, want in zip(("nngp", "ntk"), wanted, strict=True) if want]
     functions = [zonal(network.depth, activation=name, kind=kind) for kind in kinds]

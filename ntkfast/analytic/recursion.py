@@ -28,8 +28,9 @@ from .._check import memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import recursion as kernels
+from ..zonal.slopes import Slopes
 from ._blocks import TILE_ROWS, run_blocks, slices
-from .activations import Activation, Slopes
+from .activations import Activation
 
 __all__ = ["Network", "Points", "gram", "input_threshold", "prepare", "prepare_pair"]
 

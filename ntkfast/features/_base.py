@@ -2,7 +2,7 @@
 
 A feature map is a frozen dataclass that derives from `FeatureMap` and supplies
 
-- ``kernel(x1, x2=None)``: the exact kernel that it approximates;
+- ``_kernel(x1, x2)``: the exact kernel that it approximates;
 - ``_write(backend, x, out)``: the features of a block of checked rows;
 - ``_pullback(backend, x, ct)``: their vector-Jacobian product;
 - ``_row_bytes(itemsize)``: bytes of temporaries per row, so that blocks obey ``max_memory``.
@@ -13,11 +13,22 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from .._check import check_matrix, check_range, check_real, memory_budget, quiet
+from .._check import (
+    check_int,
+    check_matrix,
+    check_range,
+    check_real,
+    check_seed,
+    memory_budget,
+    quiet,
+    set_checked,
+)
 from .._typing import Array
+from ..analytic import ntk
 from ..backends import Backend, get_backend
+from ..zonal.slopes import Slopes, slopes_of
 
-__all__ = ["FeatureMap", "check_scale", "kernel_scale", "row_blocks"]
+__all__ = ["FeatureMap", "ReluNTKMap", "check_scale", "row_blocks"]
 
 # Rows of a block on the CPU. The passes after the matrix product would like fewer, to find them in cache, but each
 # change between the threads of BLAS and those of a kernel costs milliseconds where either wait by spinning.
@@ -124,15 +135,32 @@ class FeatureMap(abc.ABC):
             raise TypeError(f"expected x and ct of one dtype, got {x.dtype} and {ct.dtype}")
         return ct
 
-    def _check_widths(self, x1: Array, x2: Array | None) -> None:
-        """Refuse rows for `kernel` that are not `in_dim` wide; other checks are the kernel function's own."""
+    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
+        """Exact kernel that phi(x1) @ phi(x2).T approximates.
+
+        Parameters
+        ----------
+        x1 : array, shape (n1, in_dim), float32 or float64
+        x2 : array, shape (n2, in_dim), optional
+            None means `x1`.
+
+        Returns
+        -------
+        array, shape (n1, n2), dtype and backend of `x1`
+
+        Raises
+        ------
+        TypeError, ValueError, MixedBackendError, OverflowError
+            As `ntkfast.analytic.ntk`.
+        """
         for name, x in (("x1", x1), ("x2", x2)):
             if x is not None and getattr(x, "ndim", 0) == 2 and x.shape[1] != self.in_dim:
                 raise ValueError(f"expected {name} of shape (n, {self.in_dim}), got {x.shape}")
+        return self._kernel(x1, x2)
 
     @abc.abstractmethod
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact kernel that phi(x1) @ phi(x2).T approximates, shape (n1, n2)."""
+    def _kernel(self, x1: Array, x2: Array | None) -> Array:
+        """`kernel` of rows of width `in_dim`; all other checks are its own."""
 
     @abc.abstractmethod
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
@@ -157,18 +185,46 @@ def _check_features(x: Array, out: Array) -> Array:
     return out if float(features.max()) < limit else check_range(out, "the features")
 
 
-def kernel_scale(W_std: float, gain: float, depth: int, width: int) -> float:
-    """(W_std^2 gain)^depth W_std^2 / width, the factor of |x| |y| in a bias-free kernel; inf where it overflows."""
-    try:
-        return math.pow(W_std**2 * gain, depth) * W_std**2 / width
-    except OverflowError:
-        return math.inf
+class ReluNTKMap(FeatureMap):
+    """A map that approximates the NTK of a relu network without biases.
+
+    Attributes
+    ----------
+    depth : int
+        Number of hidden layers.
+    W_std : float
+        Standard deviation of the weights.
+    seed : int
+        Key of the random stream.
+    """
+
+    __slots__ = ()
+
+    depth: int
+    W_std: float
+    seed: int
+
+    def _check_fields(self, fewest_features: int) -> None:
+        """Check and store the fields that all these maps have."""
+        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
+        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=fewest_features))
+        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
+        set_checked(self, W_std=check_scale(self.W_std, slopes_of("relu"), self.depth, self.in_dim))
+        set_checked(self, seed=check_seed(self.seed))
+
+    def _kernel(self, x1: Array, x2: Array | None) -> Array:
+        return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
+
+    @property
+    def _root_scale(self) -> float:
+        """Square root of the NTK's scale."""
+        return math.sqrt(slopes_of("relu").scale(self.depth, self.W_std, self.in_dim))
 
 
-def check_scale(W_std: Any, gain: float, depth: int, width: int) -> float:
+def check_scale(W_std: Any, slopes: Slopes, depth: int, in_dim: int) -> float:
     """Return W_std if it is positive and the kernel's scale finite."""
     checked = check_real(W_std, "W_std", minimum=0.0, strict=True)
-    if not math.isfinite(kernel_scale(checked, gain, depth, width)):
+    if not math.isfinite(slopes.scale(depth, checked, in_dim)):
         raise ValueError(f"expected W_std with a finite kernel at depth {depth}, got {checked}")
     return checked
 

@@ -86,9 +86,7 @@ class ArcCosineFeatures(FeatureMap):
         check_choice(self.sampling, "sampling", SAMPLINGS)
         set_checked(self, seed=check_seed(self.seed))
 
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact arc-cosine kernel of this order, (n1, n2); 0 wherever a row is zero."""
-        self._check_widths(x1, x2)
+    def _kernel(self, x1: Array, x2: Array | None) -> Array:
         x1, x2, _ = check_pair(x1, x2)
         unit1, norms1 = unit_rows(x1)
         unit2, norms2 = (unit1, norms1) if x2 is None else unit_rows(x2)

@@ -5,15 +5,14 @@ from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_choice, check_int, check_seed, set_checked
+from .._check import check_choice, check_int, set_checked
 from .._streams import Stream
 from .._typing import Array
-from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import SRHT, TensorSRHT
 from ..sketch.poly import MAX_DEGREE
-from ._base import FeatureMap, check_scale, kernel_scale
+from ._base import ReluNTKMap
 from ._expansion import Expansion
 from ._polynomial import EXPANSIONS, kappa_polynomial
 
@@ -29,7 +28,7 @@ class _Layer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class NTKSketch(FeatureMap):
+class NTKSketch(ReluNTKMap):
     r"""Sketch of the depth-L ReLU NTK by recursion over the layers (Zandieh 2021).
 
     With polynomials p_1 ~ kappa_1 and p_0 ~ kappa_0 of non-negative coefficients and
@@ -106,20 +105,11 @@ class NTKSketch(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
-        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=1))
-        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
+        self._check_fields(fewest_features=1)
         set_checked(self, degree=check_int(self.degree, "degree", minimum=1, maximum=MAX_DEGREE))
         check_choice(self.expansion, "expansion", EXPANSIONS)
-        set_checked(self, W_std=check_scale(self.W_std, 0.5, self.depth, self.in_dim))
         if self.sketch_dim is not None:
             set_checked(self, sketch_dim=check_int(self.sketch_dim, "sketch_dim", minimum=2))
-        set_checked(self, seed=check_seed(self.seed))
-
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact NTK that the features approximate; see `ntkfast.analytic.ntk`."""
-        self._check_widths(x1, x2)
-        return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
 
     @property
     def diagonal_gap(self) -> float:
@@ -135,11 +125,6 @@ class NTKSketch(FeatureMap):
     @property
     def _width(self) -> int:
         return max(2, self.n_features) if self.sketch_dim is None else self.sketch_dim
-
-    @property
-    def _scale(self) -> float:
-        """Square root of the NTK's scale."""
-        return math.sqrt(kernel_scale(self.W_std, 0.5, self.depth, self.in_dim))
 
     def _key(self, h: int, part: int) -> int:
         return derive_key(self.seed, Stream.NTK_SKETCH, h, part)
@@ -175,12 +160,12 @@ class NTKSketch(FeatureMap):
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
         unit, norms = unit_rows(x)
         psi = self._forward(backend, unit)
-        backend.xp.multiply(psi, (self._scale * norms)[:, None], out=out)
+        backend.xp.multiply(psi, (self._root_scale * norms)[:, None], out=out)
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
         unit, norms = unit_rows(x)
         layers: list[_Layer] = []
-        ct = ct * self._scale
+        ct = ct * self._root_scale
         radial = (ct * self._forward(backend, unit, layers)).sum(axis=1)
         ct_psi, ct_phi = ct, None
         for h in range(self.depth, 0, -1):

@@ -87,9 +87,7 @@ class NystroemFeatures(FeatureMap):
             )
         return backend.xp.asarray(_invert_triangle(root).T, dtype=self.landmarks.dtype, order="C")
 
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact kernel that the features approximate; see `ntkfast.analytic`."""
-        self._check_widths(x1, x2)
+    def _kernel(self, x1: Array, x2: Array | None) -> Array:
         return KERNELS[self.kind](x1, x2, **self._parameters())
 
     def _parameters(self) -> dict[str, Any]:

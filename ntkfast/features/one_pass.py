@@ -12,8 +12,8 @@ from .._typing import Array
 from ..analytic import nngp, ntk
 from ..backends import Backend
 from ..kernels import table as kernel
-from ..zonal import even_odd, zonal
-from ._base import FeatureMap, check_scale, kernel_scale
+from ..zonal import Zonal, zonal
+from ._base import FeatureMap, check_scale
 from ._harmonics import masses, nonlinearity
 from ._projections import Projection
 
@@ -133,8 +133,8 @@ class OnePassFeatures(FeatureMap):
     def __post_init__(self) -> None:
         set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
         set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=1))
-        set_checked(self, depth=zonal(self.depth, activation=self.activation, kind=self.kind).depth)
-        set_checked(self, W_std=check_scale(self.W_std, self._gain, self.depth, self.in_dim))
+        set_checked(self, depth=self._zonal.depth)
+        set_checked(self, W_std=check_scale(self.W_std, self._zonal.slopes, self.depth, self.in_dim))
         check_choice(self.projection, "projection", PROJECTIONS)
         set_checked(self, max_degree=check_int(self.max_degree, "max_degree", minimum=2, maximum=1000))
         set_checked(self, seed=check_seed(self.seed))
@@ -147,16 +147,14 @@ class OnePassFeatures(FeatureMap):
     @property
     def _scale(self) -> float:
         """kernel(x, x) / (|x|^2 k(1))."""
-        return kernel_scale(self.W_std, self._gain, self.depth, self.in_dim)
+        return self._zonal.slopes.scale(self.depth, self.W_std, self.in_dim)
 
     @property
-    def _gain(self) -> float:
-        p, q = even_odd(self.activation, 0.01)
-        return p * p + q * q
+    def _zonal(self) -> Zonal:
+        """The function k; making it checks its fields."""
+        return zonal(self.depth, activation=self.activation, kind=self.kind)
 
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact kernel that the features approximate; see `ntkfast.analytic.ntk` and `nngp`."""
-        self._check_widths(x1, x2)
+    def _kernel(self, x1: Array, x2: Array | None) -> Array:
         function = ntk if self.kind == "ntk" else nngp
         return function(x1, x2, depth=self.depth, W_std=self.W_std, activation=self.activation)
 
@@ -205,7 +203,7 @@ def _plan(phi: OnePassFeatures) -> _Plan:
         kind = "orthogonal" if phi.in_dim <= MAX_HAAR else "hadamard"
     # The sphere of R^1 has two points and no harmonics beyond degree 1: use the circle around it.
     dim = max(2, phi.in_dim if kind != "hadamard" else 1 << (phi.in_dim - 1).bit_length())
-    function = zonal(phi.depth, activation=phi.activation, kind=phi.kind)
+    function = phi._zonal
     mass = masses(function, dim, phi.max_degree + 1)
     degree = _exact_degree(mass, phi.in_dim, phi.n_features, dim)
     rest = (0.0,) * (degree + 1) + mass[degree + 1 :]

@@ -4,14 +4,13 @@ import math
 from dataclasses import KW_ONLY, dataclass
 
 from .._angles import homogeneous_vjp, unit_rows
-from .._check import check_int, check_matrix, check_range, check_seed, quiet, set_checked
+from .._check import check_int, check_matrix, check_range, quiet, set_checked
 from .._streams import Stream
 from .._typing import Array
-from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch.poly import MAX_DEGREE
-from ._base import FeatureMap, check_scale, kernel_scale
+from ._base import ReluNTKMap
 from ._expansion import Expansion
 from ._polynomial import ntk_polynomial
 
@@ -19,7 +18,7 @@ __all__ = ["NTKPolynomialSketch"]
 
 
 @dataclass(frozen=True, slots=True)
-class NTKPolynomialSketch(FeatureMap):
+class NTKPolynomialSketch(ReluNTKMap):
     r"""Sketch of the depth-L ReLU NTK by one polynomial with non-negative coefficients.
 
     K^L(s) ~ p(s) = sum_{j <= degree} c_j s^j by weighted non-negative least squares, and with u = x / |x|
@@ -90,19 +89,10 @@ class NTKPolynomialSketch(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
-        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=2))
-        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
+        self._check_fields(fewest_features=2)
         set_checked(self, degree=check_int(self.degree, "degree", minimum=1, maximum=MAX_DEGREE))
-        set_checked(self, W_std=check_scale(self.W_std, 0.5, self.depth, self.in_dim))
         if self.sketch_dim is not None:
             set_checked(self, sketch_dim=check_int(self.sketch_dim, "sketch_dim", minimum=1))
-        set_checked(self, seed=check_seed(self.seed))
-
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact NTK that the features approximate; see `ntkfast.analytic.ntk`."""
-        self._check_widths(x1, x2)
-        return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -131,16 +121,13 @@ class NTKPolynomialSketch(FeatureMap):
         x, _ = check_matrix(x, "x", columns=self.in_dim)
         _, norms = unit_rows(x)
         with quiet():
-            return check_range((self._scale * norms) ** 2 * (self.depth + 1 - sum(self.coefficients)), "the nugget")
+            return check_range(
+                (self._root_scale * norms) ** 2 * (self.depth + 1 - sum(self.coefficients)), "the nugget"
+            )
 
     @property
     def _width(self) -> int:
         return self.n_features if self.sketch_dim is None else self.sketch_dim
-
-    @property
-    def _scale(self) -> float:
-        """Square root of the NTK's scale."""
-        return math.sqrt(kernel_scale(self.W_std, 0.5, self.depth, self.in_dim))
 
     @property
     def _expansion(self) -> Expansion:
@@ -150,11 +137,11 @@ class NTKPolynomialSketch(FeatureMap):
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
         unit, norms = unit_rows(x)
         out[...] = self._expansion.apply(backend, unit)
-        out *= (self._scale * norms)[:, None]
+        out *= (self._root_scale * norms)[:, None]
 
     def _pullback(self, backend: Backend, x: Array, ct: Array) -> Array:
         unit, norms = unit_rows(x)
-        ct = ct * self._scale
+        ct = ct * self._root_scale
         radial = (ct * self._expansion.apply(backend, unit)).sum(axis=1)
         return homogeneous_vjp(unit, norms, self._expansion.vjp(backend, unit, ct), radial)
 

@@ -4,14 +4,13 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
-from .._check import check_choice, check_int, check_seed, set_checked
+from .._check import check_choice, check_int, set_checked
 from .._streams import Stream
 from .._typing import Array
-from ..analytic import ntk
 from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..sketch import TensorSketch, TensorSRHT
-from ._base import FeatureMap, check_scale, kernel_scale
+from ._base import ReluNTKMap
 from ._weights import SAMPLINGS, directions
 
 __all__ = ["NTKRandomFeatures"]
@@ -28,7 +27,7 @@ class _Layer(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class NTKRandomFeatures(FeatureMap):
+class NTKRandomFeatures(ReluNTKMap):
     r"""Random features of the depth-L ReLU NTK, built layer by layer (Zandieh et al. 2021).
 
     Starting from phi^0 = psi^0 = x, for h = 1, ..., L with independent normal W0, W1
@@ -110,22 +109,13 @@ class NTKRandomFeatures(FeatureMap):
     seed: int
 
     def __post_init__(self) -> None:
-        set_checked(self, in_dim=check_int(self.in_dim, "in_dim", minimum=1))
-        set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=2))
-        set_checked(self, depth=check_int(self.depth, "depth", minimum=1))
-        set_checked(self, W_std=check_scale(self.W_std, 0.5, self.depth, self.in_dim))
+        self._check_fields(fewest_features=2)
         check_choice(self.sampling, "sampling", SAMPLINGS)
         check_choice(self.product, "product", PRODUCTS)
         if self.n_relu is not None:
             set_checked(self, n_relu=check_int(self.n_relu, "n_relu", minimum=1, maximum=self.n_features - 1))
         if self.n_step is not None:
             set_checked(self, n_step=check_int(self.n_step, "n_step", minimum=1))
-        set_checked(self, seed=check_seed(self.seed))
-
-    def kernel(self, x1: Array, x2: Array | None = None) -> Array:
-        """Exact NTK that the features approximate; see `ntkfast.analytic.ntk`."""
-        self._check_widths(x1, x2)
-        return ntk(x1, x2, depth=self.depth, W_std=self.W_std)
 
     @property
     def _relu_width(self) -> int:
@@ -134,11 +124,6 @@ class NTKRandomFeatures(FeatureMap):
     @property
     def _step_width(self) -> int:
         return self._relu_width if self.n_step is None else self.n_step
-
-    @property
-    def _scale(self) -> float:
-        """Square root of the NTK's scale."""
-        return math.sqrt(kernel_scale(self.W_std, 0.5, self.depth, self.in_dim))
 
     def _key(self, h: int, part: int) -> int:
         return derive_key(self.seed, Stream.RANDOM_FEATURES, h, part)
@@ -157,7 +142,7 @@ class NTKRandomFeatures(FeatureMap):
         return PRODUCTS[self.product](in_dims, self.n_features - self._relu_width, seed=self._key(h, 2))
 
     def _write(self, backend: Backend, x: Array, out: Array) -> None:
-        psi = x * x.dtype.type(self._scale)
+        psi = x * x.dtype.type(self._root_scale)
         phi = psi
         for h in range(1, self.depth + 1):
             sketched = self._sketch(h).apply(psi, self._steps(backend, phi, h))
@@ -180,12 +165,12 @@ class NTKRandomFeatures(FeatureMap):
             sketched = xp.ascontiguousarray(ct[:, relu:])
             ct_phi = (ct_phi * layer.active) @ self._relu_weights(backend, x.dtype, h).T
             ct = self._sketch(h).vjp((layer.ntk, layer.step), sketched)[0]
-        return (ct + ct_phi) * x.dtype.type(self._scale)
+        return (ct + ct_phi) * x.dtype.type(self._root_scale)
 
     def _layers(self, backend: Backend, x: Array) -> list[_Layer]:
         """The forward pass, kept for the pullback."""
         layers = []
-        psi = phi = x * x.dtype.type(self._scale)
+        psi = phi = x * x.dtype.type(self._root_scale)
         for h in range(1, self.depth + 1):
             steps = self._steps(backend, phi, h)
             phi = backend.xp.maximum(phi @ self._relu_weights(backend, x.dtype, h), 0)

@@ -27,6 +27,7 @@ from .._typing import Array
 from ..backends import get_backend
 from ._expansions import chebyshev_table, funk_hecke_quadrature, funk_hecke_series, power_series
 from ._recursion import derivative, kernels
+from .slopes import LEAK, Slopes, check_leak, slopes_of
 
 __all__ = ["Zonal", "ZonalTable", "harmonic_multiplicity", "zonal"]
 
@@ -79,13 +80,17 @@ class Zonal:
     depth: int
     activation: str = "relu"
     kind: str = "ntk"
-    leak: float = 0.01
+    leak: float = LEAK
+
+    @property
+    def slopes(self) -> Slopes:
+        """The activation as phi(z) = odd z + even |z|: p and q of the module."""
+        return slopes_of(self.activation, self.leak)
 
     @property
     def ratio(self) -> float:
         """The even part's share r = q^2 / (p^2 + q^2): 0 for a linear network, 1/2 for relu, 1 for abs."""
-        p, q = even_odd(self.activation, self.leak)
-        return q * q / (p * p + q * q)
+        return self.slopes.ratio
 
     @property
     def _which(self) -> int:
@@ -225,7 +230,7 @@ class Zonal:
         return _table(self, _float_name(dtype))
 
 
-def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: float = 0.01) -> Zonal:
+def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: float = LEAK) -> Zonal:
     """Zonal function of a bias-free network with `depth` hidden layers.
 
     Parameters
@@ -255,18 +260,7 @@ def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: floa
     """
     depth = _check.check_int(depth, "depth", minimum=0)
     activation = _check.check_choice(activation, "activation", ACTIVATIONS)
-    leak = _check.check_real(leak, "leak")
-    if not math.isfinite(leak * leak):
-        raise ValueError(f"expected leak to be a number with a finite square, got {leak}")
-    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), leak)
-
-
-def even_odd(activation: str, leak: float = 0.01) -> tuple[float, float]:
-    """(p, q) of phi(z) = p z + q |z|; E phi(z)^2 = (p^2 + q^2) E z^2 for symmetric z."""
-    if activation == "abs":
-        return 0.0, 1.0
-    slope = leak if activation == "leaky_relu" else 0.0
-    return (1.0 + slope) / 2.0, (1.0 - slope) / 2.0
+    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), check_leak(leak, "leak"))
 
 
 def harmonic_multiplicity(dim: int, degree: int) -> int:

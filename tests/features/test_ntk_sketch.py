@@ -97,7 +97,7 @@ def test_polynomial_sketch_is_unbiased_for_its_polynomial(degree):
 
 def test_nugget_completes_the_diagonal():
     phi = NTKPolynomialSketch(5, 8, depth=3, degree=4, W_std=1.1, seed=0)
-    mean = phi._scale**2 * (X**2).sum(1) * evaluate(phi.coefficients, 1.0)
+    mean = phi._root_scale**2 * (X**2).sum(1) * evaluate(phi.coefficients, 1.0)
     assert_close(mean + phi.nugget(X), np.diag(phi.kernel(X)), 1e-12)
     assert phi.nugget(X.astype(np.float32)).dtype == np.float32
 
