@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .._check import check_choice
+from .._check import check_choice, check_range, quiet
 from .._typing import Array
 from .dual import KernelRidge
 from .ridge import Ridge
@@ -11,7 +11,7 @@ from .ridge import Ridge
 __all__ = ["RidgeChoice", "best", "check_scoring", "score"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RidgeChoice:
     """Table of ridges and scores, and the best one.
 
@@ -57,7 +57,9 @@ def score(scoring: str, targets: Array, held_out: Array) -> float:
     """
     if scoring == "accuracy":
         return float((held_out.argmax(axis=1) == targets.argmax(axis=1)).mean())
-    return float(((held_out - targets) ** 2).mean(dtype="float64"))
+    with quiet():
+        squares = (held_out - targets) ** 2
+    return float(check_range(squares, "held-out squared errors").mean(dtype="float64"))
 
 
 def best(scoring: str, values: tuple[float, ...], scores: Sequence[float]) -> int:

@@ -8,7 +8,7 @@ The ridge is absolute: nothing is divided by n or by the kernel's scale.
 import math
 from dataclasses import dataclass
 
-from .._check import check_real
+from .._check import check_range, check_real, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..errors import NotPositiveDefiniteError
@@ -22,7 +22,7 @@ _RUNG = 100.0
 _LOWEST_RUNG = {"float32": 1e-5, "float64": 1e-12}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KernelRidge:
     """A fitted kernel ridge regression.
 
@@ -66,7 +66,7 @@ class KernelRidge:
         return k_test_train @ self.dual_coef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class CholeskyFactor:
     """K + (reg + jitter) I = L L^T.
 
@@ -92,7 +92,7 @@ class CholeskyFactor:
         """
         check_like(b, "b", self.lower)
         check_targets(b, self.lower, "b")
-        return solve_cholesky(get_backend(b), self.lower, b)
+        return check_range(solve_cholesky(get_backend(b), self.lower, b), "the solution")
 
     def log_determinant(self) -> float:
         """Logarithm of det(K + (reg + jitter) I), summed in float64.
@@ -135,6 +135,8 @@ def factorize(
         Not a symmetric matrix, NaN or inf, negative `reg`, a read-only matrix with `overwrite`.
     NotPositiveDefiniteError
         Even the largest jitter was not enough, or a negative diagonal entry.
+    OverflowError
+        K + reg I leaves the range of the dtype.
 
     Notes
     -----
@@ -169,12 +171,14 @@ def factorize_in_place(backend: Backend, a: Array, reg: float, ladder: tuple[flo
     array([1., 2.])
     """
     diagonal = a.diagonal().copy()
-    scale = float(diagonal.mean(dtype="float64"))
+    scale = float((diagonal.astype("float64") / len(diagonal)).sum())  # in this order, since sums may overflow
     for step, relative in enumerate(ladder):
         if step:
             mirror(backend, a, upper=True)
         shift = reg + relative * scale
-        fill_diagonal(a, diagonal + diagonal.dtype.type(shift))
+        with quiet():
+            shifted = diagonal + diagonal.dtype.type(shift)
+        fill_diagonal(a, check_range(shifted, "the diagonal of K + reg I"))
         lower = cholesky(backend, a)
         if lower is not None and _pivots_hold(lower, diagonal, shift):
             return CholeskyFactor(lower, reg, relative * scale)
@@ -247,6 +251,8 @@ def kernel_ridge(
         Wrong shapes or dtypes, NaN or inf, negative `reg`.
     NotPositiveDefiniteError
         See `factorize`.
+    OverflowError
+        K + reg I or the coefficients leave the range of the dtype.
 
     Notes
     -----
@@ -271,4 +277,4 @@ def kernel_ridge(
     reg = check_real(reg, "reg", minimum=0)
     ladder = jitter_ladder(k, max_jitter)
     factor = factorize_in_place(backend, own(backend, k, k_train, overwrite), reg, ladder)
-    return KernelRidge(solve_cholesky(backend, factor.lower, y), reg, factor.jitter)
+    return KernelRidge(factor.solve(y), reg, factor.jitter)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from .._check import check_real
+from .._check import check_range, check_real, quiet
 from .._typing import Array
 from ..backends import get_backend
 from ..errors import NotPositiveDefiniteError
@@ -14,7 +14,7 @@ from .dual import KernelRidge
 __all__ = ["KernelSpectrum", "as_spectrum", "decompose"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class KernelSpectrum:
     """Eigenvalues and eigenvectors of a kernel matrix.
 
@@ -50,6 +50,8 @@ class KernelSpectrum:
             `reg` is not a finite number >= 0.
         NotPositiveDefiniteError
             K = 0 and reg = 0.
+        OverflowError
+            An inverse leaves the range of the dtype.
 
         Examples
         --------
@@ -61,7 +63,9 @@ class KernelSpectrum:
         floor = self.floor
         if floor + reg == 0:
             raise NotPositiveDefiniteError("expected K + reg I to be positive definite, got K = 0 and reg = 0")
-        return 1 / xp.maximum(self.eigenvalues + self.eigenvalues.dtype.type(reg), floor)
+        with quiet():  # a ridge beyond the dtype is inf, and its inverse 0
+            inverse = 1 / xp.maximum(self.eigenvalues + self.eigenvalues.dtype.type(reg), floor)
+        return check_range(inverse, "1 / (s + reg)")
 
     def solve(self, y: Array, reg: float) -> KernelRidge:
         """Kernel ridge regression for one more ridge; 4 n^2 k operations.
@@ -82,8 +86,10 @@ class KernelSpectrum:
         array([1., 1.])
         """
         targets = check_targets(y, self.eigenvectors)
-        rotated = self.inverse(reg)[:, None] * (self.eigenvectors.T @ targets)
-        return KernelRidge((self.eigenvectors @ rotated).reshape(y.shape), float(reg))
+        with quiet():
+            rotated = self.inverse(reg)[:, None] * (self.eigenvectors.T @ targets)
+            coefficients = self.eigenvectors @ rotated
+        return KernelRidge(check_range(coefficients, "the coefficients").reshape(y.shape), float(reg))
 
 
 def decompose(k_train: Array, *, overwrite: bool = False) -> KernelSpectrum:

@@ -37,7 +37,7 @@ class Ensemble(NamedTuple):
     variance: Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GradientFlow:
     """Training by gradient flow, solved for all times; made by `gradient_flow`.
 

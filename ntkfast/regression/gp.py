@@ -22,7 +22,7 @@ __all__ = ["GaussianProcess", "gaussian_process"]
 _ROWS = 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class GaussianProcess:
     """A Gaussian process conditioned on data; made by `gaussian_process`.
 

@@ -41,7 +41,7 @@ class Preconditioner(Protocol):
         """Solve M z = c v for the block z."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class IterativeSolution:
     """Result of `conjugate_gradient`.
 

@@ -19,7 +19,7 @@ from .operators import KernelOperator
 __all__ = ["LowRankPreconditioner", "low_rank_preconditioner", "random_preconditioner"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LowRankPreconditioner:
     """M = F F^T + shift I.
 

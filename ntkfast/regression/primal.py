@@ -12,7 +12,7 @@ so large means never cancel. Nothing of the size of the data is kept.
 
 from typing import Any
 
-from .._check import check_choice, check_matrix, check_real
+from .._check import check_choice, check_matrix, check_range, check_real, quiet
 from .._typing import Array
 from ..backends import Backend
 from ._inputs import check_targets
@@ -107,9 +107,10 @@ class NormalEquations:
         rows = self._rows_at_once(phi)
         for start in range(0, phi.shape[0], rows):
             part = slice(start, start + rows)
-            self._add(
-                phi[part].astype(self._gram.dtype, copy=False), targets[part].astype(self._gram.dtype, copy=False)
-            )
+            with quiet():  # overflow is told by `_matrix`
+                self._add(
+                    phi[part].astype(self._gram.dtype, copy=False), targets[part].astype(self._gram.dtype, copy=False)
+                )
 
     def _allocate(self, backend: Backend, phi: Array, y: Array, k: int) -> None:
         xp, m, dtype = backend.xp, phi.shape[1], self._dtype or phi.dtype
@@ -211,6 +212,8 @@ class NormalEquations:
             No rows, negative `reg`.
         NotPositiveDefiniteError
             See `factorize`.
+        OverflowError
+            Sums over the rows, or the weights, have left the range of the dtype.
 
         Notes
         -----
@@ -273,6 +276,8 @@ class NormalEquations:
         """G with both triangles filled, a copy unless `overwrite`."""
         if self.n_rows == 0:
             raise ValueError("expected rows to have been gathered with update, got none")
+        check_range(self._gram.diagonal(), "the sums of squared features")
+        check_range(self._moment, "the sums of features times targets")
         a = self._gram if overwrite else self._gram.copy()
         mirror(self._backend, a, upper=False)
         return a

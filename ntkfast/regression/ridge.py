@@ -8,7 +8,7 @@ from ._inputs import check_cross
 __all__ = ["Ridge"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Ridge:
     """A linear function of m features, fitted with a ridge.
 

@@ -20,7 +20,7 @@ from .ridge import Ridge
 __all__ = ["RidgePath"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RidgePath:
     """Normal equations in the eigenbasis of their Gram matrix; made by `NormalEquations.decompose`.
 
