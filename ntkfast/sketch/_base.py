@@ -205,6 +205,8 @@ class TensorMap(abc.ABC):
 
     def _check_factors(self, xs: Sequence[Any]) -> tuple[list[Any], Backend]:
         """Check one matrix per factor, all of one height, dtype and backend."""
+        if not hasattr(xs, "__len__"):
+            raise TypeError(f"expected xs to be a sequence of {len(self.in_dims)} factors, got {type(xs).__name__}")
         if len(xs) != len(self.in_dims):
             raise ValueError(f"expected {len(self.in_dims)} factors, got {len(xs)}")
         checked = [check_rows(x, f"xs[{k}]", d)[0] for k, (x, d) in enumerate(zip(xs, self.in_dims, strict=True))]

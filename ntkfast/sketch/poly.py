@@ -227,6 +227,8 @@ class PolySketch:
         return check_range(out, "the gradient")
 
     def _check_cotangents(self, cts: Sequence[Array], x: Any, backend: Backend) -> list[Array]:
+        if not hasattr(cts, "__len__"):
+            raise TypeError(f"expected cts to be a sequence of {self.degree} arrays, got {type(cts).__name__}")
         if len(cts) != self.degree:
             raise ValueError(f"expected cts of length {self.degree}, got {len(cts)}")
         return [self._check_cotangent(ct, f"cts[{j}]", x, backend) for j, ct in enumerate(cts)]
