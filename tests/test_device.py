@@ -107,23 +107,26 @@ def powers(put):
     return s.apply(x), s.vjp(x, s.apply(x))
 
 
-def problem(put):
-    """Kernel of the training rows, of the others with them, its diagonal at the others, and targets."""
-    x, y, target = map(put, data())
+def problem(put, first=6):
+    """Kernel of training rows, of other rows with them, its diagonal at those, and targets.
+
+    From row 6 on no two agree, so that no eigenvalue is rounding error.
+    """
+    x, y, target = data()
+    x, y, target = put(x[first:]), put(y), put(target[first:])
     return ntk(x, depth=2), ntk(y, x, depth=2), ntk(y, depth=2, diagonal=True), target
 
 
 def ridge(put):
-    k, cross, _, target = problem(put)
+    k, cross, _, target = problem(put, first=0)
     factor = regression.factorize(k, reg=0.1)
-    jittered = regression.factorize(k, reg=0.0)  # two equal rows
+    jittered = regression.factorize(k, reg=0.0)  # of two equal rows
     fit = regression.kernel_ridge(k, target[:, 0].copy(), reg=0.1)
     return fit.predict(cross), factor.solve(target), factor.log_determinant(), jittered.jitter
 
 
 def choices(put):
-    x, target = (put(a[6:]) for a in data()[::2])  # no ties
-    k = ntk(x, depth=2)
+    k, _, _, target = problem(put)
     spectrum = regression.decompose(k)
     options = {"regs": REGS, "scoring": "accuracy"}
     found = regression.leave_one_out(spectrum, target, **options), regression.k_fold(k, target, **options, folds=3)
@@ -163,7 +166,7 @@ def single_precision(put):
     x, _, target = map(put, data())
     operator = regression.KernelOperator(functools.partial(ntk, depth=2), x, dtype="float32")
     product = operator @ target
-    return product, regression.conjugate_gradient(operator, target[:, 0].copy(), reg=0.1, rtol=1e-10).dual_coef
+    return product, regression.conjugate_gradient(operator, target[:, 0].copy(), reg=1.0, rtol=1e-10).dual_coef
 
 
 def normal_equations(put, **options):
@@ -217,8 +220,8 @@ CASES = {
     "normal equations": normal_equations,
     "normal equations with intercept": functools.partial(normal_equations, intercept=True, dtype="float64"),
 }
-# float32 is float32; pairs of a symmetric product are added up in another order where the angle is steep
-LOOSE = {"single process": 1e-3, "single precision": 1e-6}
+# What a product in float32 loses depends on its order of summation; ridges amplify it.
+LOOSE = {"single process": 1e-3, "single precision": 1e-3}
 
 
 def leaves(result):
