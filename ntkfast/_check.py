@@ -15,6 +15,7 @@ from .errors import MemoryBudgetError
 
 __all__ = [
     "check_choice",
+    "check_cotangent",
     "check_finite",
     "check_int",
     "check_matrix",
@@ -116,6 +117,18 @@ def check_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, Backen
     if x1.dtype != x2.dtype:
         raise TypeError(f"expected x1 and x2 of one dtype, got {x1.dtype} and {x2.dtype}")
     return x1, x2, backend
+
+
+def check_cotangent(ct: Array, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Check a cotangent of a result of `shape`, in the dtype and on the backend of `like`; return it C-contiguous."""
+    if hasattr(ct, "dtype"):
+        get_backend(like, ct)
+    ct, _ = check_matrix(ct, name)
+    if ct.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {ct.shape}")
+    if ct.dtype != like.dtype:
+        raise TypeError(f"expected {name} of dtype {like.dtype}, got {ct.dtype}")
+    return ct
 
 
 def check_int(value: Any, name: str, *, minimum: int = 0, maximum: int | None = None) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .._check import check_choice, check_matrix, check_pair, memory_budget
+from .._check import check_choice, check_cotangent, check_pair, memory_budget
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ._blocks import TILE_ROWS, run_blocks, slices
@@ -114,7 +114,7 @@ def ntk_vjp(
     1.0
     """
     network, x1, x2, backend = _checked(x1, x2, depth, W_std, b_std, activation, kind)
-    ct = _check_cotangent(ct, x1, x1 if x2 is None else x2)
+    ct = check_cotangent(ct, "ct", (len(x1), len(x1 if x2 is None else x2)), x1)
     sides = both_sides(x1, x2, network)
     total = _Adjoint.zeros(backend.xp, sides)
     for rows in _tiles(backend, sides, network, max_memory):
@@ -189,16 +189,6 @@ def _checked(
     return network, *check_pair(x1, x2)
 
 
-def _check_cotangent(ct: Array, x1: Array, x2: Array) -> Array:
-    get_backend(x1, ct)
-    ct, _ = check_matrix(ct, "ct")
-    if ct.shape != (len(x1), len(x2)):
-        raise ValueError(f"expected ct of shape {(len(x1), len(x2))}, got {ct.shape}")
-    if ct.dtype != x1.dtype:
-        raise TypeError(f"expected ct of dtype {x1.dtype}, got {ct.dtype}")
-    return ct
-
-
 def _tiles(backend: Backend, sides: tuple[Side, Side], network: Network, max_memory: Any) -> list[slice]:
     """Row tiles; a tile's products, its adjoint, and its blocks in flight fit the budget."""
     n1, n2 = (len(side.points.rows) for side in sides)
@@ -217,14 +207,15 @@ class _Adjoint:
     weight: float
     bias: float
     variances: tuple[Array, Array]  # (depth, n1), (depth, n2), float64
+    smooth_variances: tuple[Array, Array]  # the same, of the layers that W_std and b_std see
     inputs: tuple[Array, Array]
 
     @classmethod
     def zeros(cls, xp: ModuleType, sides: tuple[Side, Side]) -> "_Adjoint":
         shapes = [(len(side.diagonals), len(side.points.rows)) for side in sides]
-        variances = xp.zeros(shapes[0]), xp.zeros(shapes[1])
+        variances, smooth_variances = ((xp.zeros(shapes[0]), xp.zeros(shapes[1])) for _ in range(2))
         inputs = tuple(xp.zeros_like(side.points.rows) for side in sides)
-        return cls(0.0, 0.0, variances, (inputs[0], inputs[1]))
+        return cls(0.0, 0.0, variances, smooth_variances, (inputs[0], inputs[1]))
 
 
 def _pull_tile(
@@ -242,19 +233,23 @@ def _pull_tile(
     cosines = points1.rows[rows] @ points2.rows.T
     products = xp.empty_like(cosines)
 
-    def work(block: slice) -> tuple[float, float, Array, Array]:
+    def work(block: slice) -> tuple[float, float, tuple[Array, Array], tuple[Array, Array]]:
         own = slice(rows.start + block.start, rows.start + block.stop)
         layers = forward(xp, sides, own, cosines[block], network)
-        products[block], weight, bias, variances1, variances2 = backward(xp, layers, ct[block], network, kind)
-        return weight, bias, variances1, variances2
+        products[block], weight, bias, *variances = backward(xp, layers, ct[block], network, kind)
+        smoothed, smooth_variances = smooth(xp, layers, network), variances
+        if smoothed is not layers:
+            _, weight, bias, *smooth_variances = backward(xp, smoothed, ct[block], network, kind)
+        return weight, bias, (variances[0], variances[1]), (smooth_variances[0], smooth_variances[1])
 
     first = rows.start
-    for weight, bias, variances1, variances2 in run_blocks(backend, cosines.shape, _CACHED, work):
-        last = first + variances1.shape[1]
+    for weight, bias, *found in run_blocks(backend, cosines.shape, _CACHED, work):
+        last = first + found[0][0].shape[1]
         total.weight += weight
         total.bias += bias
-        total.variances[0][:, first:last] += variances1
-        total.variances[1][...] += variances2
+        for sums, (variances1, variances2) in zip((total.variances, total.smooth_variances), found, strict=True):
+            sums[0][:, first:last] += variances1
+            sums[1][...] += variances2
         first = last
     radius1, radius2 = _radii(points1, network), _radii(points2, network)
     total.inputs[0][rows] += (products * radius2) @ points2.rows
@@ -274,10 +269,11 @@ def _finish(
     """Pull the variances' adjoints back to the inputs, and go from squares to W_std and b_std."""
     scale = network.W_std / math.sqrt(x1.shape[1])
     gradients = []
-    for x, side, products, variances in zip(
-        (x1, x1 if x2 is None else x2), sides, total.inputs, total.variances, strict=True
+    for x, side, products, variances, smooth_variances in zip(
+        (x1, x1 if x2 is None else x2), sides, total.inputs, total.variances, total.smooth_variances, strict=True
     ):
-        adjoint, by_weight, by_bias = pull_variances(xp, side, variances, network)
+        adjoint, _, _ = pull_variances(xp, side, variances, network)
+        _, by_weight, by_bias = pull_variances(xp, side, smooth_variances, network)
         total.weight += by_weight
         total.bias += by_bias
         own = ((2 * scale * scale) * adjoint).astype(products.dtype)
@@ -308,7 +304,7 @@ def _push_tile(
 
     def work(block: slice) -> None:
         own = slice(rows.start + block.start, rows.start + block.stop)
-        layers = forward(backend.xp, sides, own, cosines[block], network)
+        layers = smooth(backend.xp, forward(backend.xp, sides, own, cosines[block], network), network)
         out.K[block] = layers.thetas[-1] if kind == "ntk" else layers.covariances[-1]
         for result, tangent, (first, second) in zip(out[1:], tangents, variances, strict=True):
             q1 = [q[own, None].astype(cosines.dtype) for q in first]

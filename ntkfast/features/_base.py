@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .._check import (
+    check_cotangent,
     check_int,
     check_matrix,
     check_range,
@@ -118,22 +119,12 @@ class FeatureMap(abc.ABC):
         A zero row has zero gradient (the kernel has a cone there, so 0 is its mean value).
         """
         x, backend = check_matrix(x, "x", columns=self.in_dim)
-        ct = self._check_cotangent(x, ct)
+        ct = check_cotangent(ct, "ct", (x.shape[0], self.n_features), x)
         out = backend.xp.empty_like(x)
         for rows in row_blocks(x.shape[0], self._row_bytes(x.dtype.itemsize), backend, max_memory):
             with quiet():
                 out[rows] = self._pullback(backend, x[rows], ct[rows])
         return check_range(out, "the gradient")
-
-    def _check_cotangent(self, x: Array, ct: Array) -> Array:
-        if hasattr(ct, "dtype"):
-            get_backend(x, ct)
-        ct, _ = check_matrix(ct, "ct", columns=self.n_features)
-        if ct.shape[0] != x.shape[0]:
-            raise ValueError(f"expected ct of shape {(x.shape[0], self.n_features)}, got {ct.shape}")
-        if ct.dtype != x.dtype:
-            raise TypeError(f"expected x and ct of one dtype, got {x.dtype} and {ct.dtype}")
-        return ct
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
         """Exact kernel that phi(x1) @ phi(x2).T approximates.

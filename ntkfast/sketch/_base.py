@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_dtype, check_finite, check_int, check_matrix, check_range, check_seed, set_checked
+from .._check import (
+    check_cotangent,
+    check_dtype,
+    check_finite,
+    check_int,
+    check_matrix,
+    check_range,
+    check_seed,
+    set_checked,
+)
 from .._typing import Array
 from ..backends import Backend, get_backend
-from ..errors import MixedBackendError
 
 MAX_DIM = 2**31 - 1  # tables index columns by int32
 
@@ -183,7 +191,7 @@ class TensorMap(abc.ABC):
             As `apply`.
         """
         factors, backend = self._check_factors(xs)
-        ct = self._check_cotangent(ct, factors)
+        ct = check_cotangent(ct, "ct", (factors[0].shape[0], self.sketch_dim), entries(factors[0]))
         grads = tuple(backend.xp.empty(x.shape, ct.dtype) for x in factors)
         scratch = Scratch(backend, ct.dtype)
         for rows in row_tiles(ct.shape[0], self._tile_width, ct.dtype):
@@ -213,19 +221,11 @@ class TensorMap(abc.ABC):
         first = checked[0]
         for k, x in enumerate(checked):
             check_agreement(x, f"xs[{k}]", first)
-        return checked, get_backend(*(_entries(x) for x in checked))
-
-    def _check_cotangent(self, ct: Array, xs: Sequence[Any]) -> Array:
-        """Check a cotangent of the sketch of `xs`, and return it C-contiguous."""
-        ct, backend = check_matrix(ct, "ct", columns=self.sketch_dim)
-        if backend is not get_backend(_entries(xs[0])):
-            raise MixedBackendError(f"expected ct on the backend of the factors, got {backend.name}")
-        check_agreement(ct, "ct", xs[0])
-        return ct
+        return checked, get_backend(*(entries(x) for x in checked))
 
 
-def _entries(x: Any) -> Array:
-    """The array of a matrix that tells its backend."""
+def entries(x: Any) -> Array:
+    """The array of a matrix that tells its backend and dtype."""
     return x.data if hasattr(x, "tocsr") else x
 
 

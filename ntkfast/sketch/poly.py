@@ -15,13 +15,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from .._check import check_int, check_matrix, check_range, check_seed, quiet, set_checked
+from .._check import check_cotangent, check_int, check_range, check_seed, quiet, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
-from ..errors import MixedBackendError
 from ..kernels import philox
-from ._base import Scratch, check_dim, check_rows, dense, row_tiles
+from ._base import Scratch, check_dim, check_rows, dense, entries, row_tiles
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
@@ -218,7 +217,7 @@ class PolySketch:
             The gradient leaves the range of the dtype.
         """
         x, backend = check_rows(x, "x", self.in_dim)
-        cts = self._check_cotangents(cts, x, backend)
+        cts = self._check_cotangents(cts, x)
         out = backend.xp.empty((x.shape[0], self.in_dim), x.dtype)
         for rows, tile in self._tiles(x):
             scratch = Scratch(backend, x.dtype)
@@ -226,20 +225,13 @@ class PolySketch:
             self._backward(values, [ct[rows] for ct in cts], scratch, out[rows])
         return check_range(out, "the gradient")
 
-    def _check_cotangents(self, cts: Sequence[Array], x: Any, backend: Backend) -> list[Array]:
+    def _check_cotangents(self, cts: Sequence[Array], x: Any) -> list[Array]:
         if not hasattr(cts, "__len__"):
             raise TypeError(f"expected cts to be a sequence of {self.degree} arrays, got {type(cts).__name__}")
         if len(cts) != self.degree:
             raise ValueError(f"expected cts of length {self.degree}, got {len(cts)}")
-        return [self._check_cotangent(ct, f"cts[{j}]", x, backend) for j, ct in enumerate(cts)]
-
-    def _check_cotangent(self, ct: Array, name: str, x: Any, backend: Backend) -> Array:
-        ct, its_backend = check_matrix(ct, name, columns=self.sketch_dim)
-        if its_backend is not backend:
-            raise MixedBackendError(f"expected {name} on backend {backend.name}, got {its_backend.name}")
-        if ct.shape[0] != x.shape[0] or ct.dtype != x.dtype:
-            raise ValueError(f"expected {name} of {x.shape[0]} rows of {x.dtype}, got {ct.shape[0]} of {ct.dtype}")
-        return ct
+        shape = x.shape[0], self.sketch_dim
+        return [check_cotangent(ct, f"cts[{j}]", shape, entries(x)) for j, ct in enumerate(cts)]
 
     def _tiles(self, x: Any) -> Iterator[tuple[slice, Any]]:
         """Row tiles; a sparse tile stays sparse if the leaves take it as it is."""

@@ -165,9 +165,9 @@ def test_inputs_are_unchanged():
     [
         ([], ValueError, "expected cts of length 3, got 0"),
         ([np.ones((5, 13))] * 2, ValueError, "expected cts of length 3, got 2"),
-        ([np.ones((5, 12))] * 3, ValueError, r"expected cts\[0\] of shape \(n, 13\), got \(5, 12\)"),
-        ([np.ones((4, 13))] * 3, ValueError, r"expected cts\[0\] of 5 rows"),
-        ([np.ones((5, 13), np.float32)] * 3, ValueError, r"expected cts\[0\] of 5 rows of float64, got 5 of float32"),
+        ([np.ones((5, 12))] * 3, ValueError, r"expected cts\[0\] of shape \(5, 13\), got \(5, 12\)"),
+        ([np.ones((4, 13))] * 3, ValueError, r"expected cts\[0\] of shape \(5, 13\), got \(4, 13\)"),
+        ([np.ones((5, 13), np.float32)] * 3, TypeError, r"expected cts\[0\] of dtype float64, got float32"),
         ([np.full((5, 13), np.inf)] * 3, ValueError, r"expected cts\[0\] without NaN or inf"),
     ],
 )
