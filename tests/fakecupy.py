@@ -101,7 +101,7 @@ class ndarray:
         return device(ufunc(*host(inputs)))
 
     def __getitem__(self, index):
-        if isinstance(index, list):
+        if any(isinstance(part, list) for part in (index if isinstance(index, tuple) else (index,))):
             raise TypeError("a list as index is a transfer")
         return device(self._host[host(index)])
 
