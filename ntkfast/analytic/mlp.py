@@ -152,6 +152,14 @@ def nngp(
     TypeError, ValueError, MixedBackendError, MemoryBudgetError
         As for `ntk`.
 
+    Notes
+    -----
+    Error, cost, determinism and backends: as for `ntk`.
+
+    References
+    ----------
+    Lee, Bahri, Novak, Schoenholz, Pennington, Sohl-Dickstein. Deep neural networks as Gaussian processes. ICLR 2018.
+
     Examples
     --------
     >>> import numpy as np
@@ -188,6 +196,11 @@ def nngp_and_ntk(
     ------
     TypeError, ValueError, MixedBackendError, MemoryBudgetError
         As for `ntk`.
+
+    Notes
+    -----
+    Cost: the products and angles of one kernel, and the polynomials or layers of both. Error, determinism, backends and
+    references: as for `ntk` and `nngp`.
 
     Examples
     --------

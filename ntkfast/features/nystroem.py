@@ -54,6 +54,15 @@ class NystroemFeatures(FeatureMap):
     References
     ----------
     Williams, Seeger. Using the Nystroem method to speed up kernel machines. NIPS 2000.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkfast.features import NystroemFeatures
+    >>> x = np.array([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
+    >>> phi = NystroemFeatures(x[:2], depth=2)
+    >>> bool(np.allclose(phi(x) @ phi(x[:2]).T, phi.kernel(x, x[:2])))  # exact where one of two is a landmark
+    True
     """
 
     landmarks: Array

@@ -258,6 +258,7 @@ def kernel_ridge(
     -----
     Cost: n^3 / 3 + 2 n^2 k operations. Memory: see `factorize`.
     Accuracy: relative error about eps times the condition number of K + reg I.
+    Determinism: that of LAPACK and BLAS; the same bits for the same library and thread count.
     Backends: numpy, cupy.
 
     References

@@ -119,6 +119,8 @@ def decompose(k_train: Array, *, overwrite: bool = False) -> KernelSpectrum:
     matrices with LAPACK's workspace, one less with `overwrite`.
     Accuracy: eigenvalues to a few eps of the largest one; the small ones of float32 kernels
     are noise, so choose ridges above `KernelSpectrum.floor`.
+    Determinism: that of LAPACK and BLAS; the same bits for the same library and thread count.
+    Backends: numpy, cupy.
 
     Examples
     --------

@@ -251,7 +251,7 @@ def gradient_flow(
 
     Notes
     -----
-    Cost and memory: the decomposition, see `decompose`.
+    Cost, memory, determinism and backends: those of the decomposition, see `decompose`.
 
     References
     ----------

@@ -156,6 +156,8 @@ def gaussian_process(
     Notes
     -----
     Cost: n^3 / 3 + 2 n^2 k operations. Memory: the factor, n^2 numbers; none new with `overwrite`.
+    Determinism: that of LAPACK and BLAS; the same bits for the same library and thread count.
+    Backends: numpy, cupy.
     The infinitely wide network itself is the process with the NNGP kernel; for the distribution after
     training by gradient flow see `GradientFlow.ensemble`.
 

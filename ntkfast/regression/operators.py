@@ -66,7 +66,7 @@ class KernelOperator:
     Memory: the upper triangle, about n (n + 2048) / 2 entries if all is cached: 7.5 GB for n = 60,000 in
     float32, where the full matrix takes 14.4 GB.
     Cost of ``K @ v``, v of shape (n, k): 2 n^2 k operations, and the kernel of the entries that are not cached.
-    Results depend on the tile size by rounding only.
+    Determinism: that of the kernel function and of BLAS; results depend on the tile size by rounding only.
     Backends: numpy, cupy.
 
     Examples

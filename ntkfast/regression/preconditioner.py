@@ -86,6 +86,12 @@ def low_rank_preconditioner(factor: Array, diagonal: Array, *, reg: float) -> Lo
     -----
     Cost: n r^2 operations; memory n r + r^2 numbers in float64, whatever the dtype of `factor`: the
     two terms of the Woodbury identity cancel to reg / (largest eigenvalue), beyond float32.
+    Determinism: that of LAPACK and BLAS; the same bits for the same library and thread count.
+    Backends: numpy, cupy.
+
+    References
+    ----------
+    Woodbury. Inverting modified matrices. Memorandum report 42, Statistical Research Group, Princeton 1950.
 
     Examples
     --------
@@ -141,6 +147,9 @@ def random_preconditioner(operator: KernelOperator, *, reg: float, rank: int, se
     -----
     Cost: n r kernel entries and 3 n r^2 operations. Memory: n r numbers of the tiles' dtype while it
     is built, and n r in float64.
+    Determinism: the columns depend on K, rank and seed, and, rarely, on rounding; see `random_pivoted_cholesky`.
+    Another preconditioner changes the number of iterations, not what they converge to.
+    Backends: numpy, cupy.
 
     References
     ----------

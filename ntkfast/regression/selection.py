@@ -50,6 +50,8 @@ def leave_one_out(kernel: Array | KernelSpectrum, y: Array, *, regs: Any, scorin
     Cost: the decomposition (see `decompose`), then n^2 (2 + 4 k) operations per ridge.
     Ridges below `KernelSpectrum.floor` act as if they were that large.
     Memory: beyond the decomposition n (k + 1) numbers per ridge.
+    Determinism: that of LAPACK and BLAS; the same bits for the same library and thread count.
+    Backends: numpy, cupy.
 
     References
     ----------
@@ -97,6 +99,7 @@ def k_fold(kernel: Array | KernelSpectrum, y: Array, *, regs: Any, folds: Any, s
     -----
     Cost: the decomposition, then about 2 n^3 / f operations per ridge for f equal folds.
     Memory: beyond the decomposition, 2 n^2 / f numbers for the rows of one fold.
+    Determinism and backends: as `leave_one_out`. No fold is drawn at random.
 
     References
     ----------

@@ -85,6 +85,11 @@ class CountSketch(_HashSketch):
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
+
     Notes
     -----
     Variance of ``<S x, S y>``, exactly: ``(|x|^2 |y|^2 + <x, y>^2 - 2 sum_i x_i^2 y_i^2) / sketch_dim``.
@@ -128,6 +133,11 @@ class SparseJL(_HashSketch):
         Nonzeros per column, 1 <= nnz <= sketch_dim.
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
 
     Notes
     -----

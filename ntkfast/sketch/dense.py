@@ -90,6 +90,11 @@ class GaussianSketch(_DenseSketch):
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
+
     Notes
     -----
     Variance of ``<S x, S y>``, exactly: ``(|x|^2 |y|^2 + <x, y>^2) / sketch_dim``.
@@ -131,6 +136,11 @@ class RademacherSketch(_DenseSketch):
         Input and output width, 1 <= width < 2**31. Either may be the larger one.
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
 
     Notes
     -----

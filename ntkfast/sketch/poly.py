@@ -123,6 +123,11 @@ class PolySketch:
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
+
     Notes
     -----
     Variance, for unit vectors with ``s = <x, y>``, up to terms of order ``1 / sketch_dim**2``, for j and `sketch_dim`

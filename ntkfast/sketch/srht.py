@@ -124,6 +124,11 @@ class SRHT(LinearSketch):
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
+
     Notes
     -----
     Variance of ``<S x, S y>``, exactly, with ``k = sketch_dim mod p``:

@@ -43,6 +43,11 @@ class TensorSketch(TensorMap):
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
+
     Notes
     -----
     Variance of ``<T(x), T(y)>``, exactly: with ``c_k = <x_k, y_k>``, ``e_k = sum_i x_ki^2 y_ki^2``,
@@ -165,6 +170,11 @@ class TensorSRHT(TensorMap):
         Output width m.
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
+
+    Raises
+    ------
+    TypeError, ValueError
+        An argument outside what is listed.
 
     Notes
     -----

@@ -253,6 +253,15 @@ def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: floa
     TypeError, ValueError
         An argument is not of the kind above.
 
+    Notes
+    -----
+    Nothing is computed here; `Zonal.table` is memoised. Error, cost and determinism are said with the methods.
+
+    References
+    ----------
+    Cho, Saul. Kernel methods for deep learning. NIPS 2009.
+    Bietti, Mairal. On the inductive bias of neural tangent kernels. NeurIPS 2019.
+
     Examples
     --------
     >>> zonal(3).peak

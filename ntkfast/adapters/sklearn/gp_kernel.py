@@ -35,7 +35,7 @@ class NTKKernel(Kernel):  # type: ignore[misc]
     Notes
     -----
     Error: exact up to rounding, in float64 whatever the dtype of X (a Gaussian process
-    factorizes the matrix). Cost: `ntkfast.analytic.ntk`.
+    factorizes the matrix). Cost and determinism: `ntkfast.analytic.ntk`.
     Without biases and with relu, W_std only scales the kernel, by W_std^(2 depth + 2).
 
     Examples

@@ -164,6 +164,7 @@ class NTKRegressor(MultiOutputMixin, RegressorMixin, _NTKRidge):  # type: ignore
     -----
     Cost: "exact" n^3 / 3 operations and 8 n^2 bytes (float64), about 30 times the operations with "loo"; "pcg"
     2 n^2 k operations per iteration and half the kernel matrix, as far as memory allows; "features" n m min(n, m).
+    Determinism: equal integers in `random_state` give equal maps and preconditioners; BLAS decides on rounding.
     float32 stays float32; other dtypes become float64.
 
     Examples
@@ -229,6 +230,10 @@ class NTKClassifier(ClassifierMixin, _NTKRidge):  # type: ignore[misc]
     classes_ : ndarray, shape (k,)
     dual_coef_, X_fit_, coef_, feature_map_, intercept_, alpha_, solver_, n_iter_
         As in `NTKRegressor`.
+
+    Notes
+    -----
+    Cost, determinism and dtypes: as in `NTKRegressor`, with k targets (1 for two classes).
 
     Examples
     --------
