@@ -23,6 +23,9 @@ Element i of a result belongs to position start + i and depends on (key, start +
 chunks, nor threads, nor the device matter. Limits: start + length <= 2**62, n_buckets < 2**31; a bucket's
 probability differs from 1 / n_buckets by at most 2**-31.
 
+All generators are in this one long file, because a kernel that Numba caches on disk may call functions of its own file
+only: a change of the rounds elsewhere would go unnoticed.
+
 Promise: bitwise on every target, except that a CUDA compiler fuses multiply-adds of ``normal``: there it is within
 a few ulp. (Logarithm, sine and cosine are series of sums and products, evaluated in one order.)
 
