@@ -7,7 +7,7 @@ and differences in the tests.
 
 import math
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .._typing import Array
 from ._dual import Derivatives, Diagonal, Dual
@@ -69,19 +69,20 @@ def homogeneous_derivatives(
 
 
 def derivatives_of_angle(
-    xp: ModuleType, q1: Array, q2: Array, angle: Versines, gain: float, ratio: float
+    xp: ModuleType, q1: Array, q2: Array, angle: Versines, gain: float, ratio: float, blur: Any = 0.0
 ) -> tuple[Derivatives, Versines]:
     """Derivatives at an angle t, and 1 -+ cos of the angle behind the activation.
 
     dk/dq1 = gain (r / pi) sin t sqrt(q2 / q1); dkdot/dq12 = c / (sqrt(q1 q2) sin t) and
     dkdot/dq1 = -c cos t / (2 q1 sin t) with c = 2 gain r / pi. kdot has a kink at t = 0 and t = pi, where its
-    derivative is set to 0, the mean over the two sides; so it is where q1 or q2 is 0.
+    derivative is set to 0, the mean over the two sides; so it is where q1 or q2 is 0, and where sin t is at most
+    `blur`, what rounding makes of a zero.
     """
     kappa, kappa_0, sine = homogeneous_layer(xp, angle, ratio)
     s1, s2 = xp.sqrt(q1), xp.sqrt(q2)
     r1, r2 = _reciprocal(xp, s1), _reciprocal(xp, s2)
     slope = (gain * ratio / math.pi) * sine
-    bend = (2 * gain * ratio / math.pi) * _reciprocal(xp, sine)
+    bend = (2 * gain * ratio / math.pi) * _reciprocal(xp, xp.where(sine > blur, sine, 0))
     turn = bend * xp.where(angle.minus <= angle.plus, 1 - angle.minus, angle.plus - 1) / 2
     values = Derivatives(
         gain * s1 * s2 * (1 - kappa.minus),

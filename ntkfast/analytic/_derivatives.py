@@ -11,8 +11,11 @@ through the recursion of the variances once per point, at the end. Forwards, eve
 and Theta_h.
 """
 
+import math
 from types import ModuleType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from .._typing import Array
 from ..backends import get_backend
@@ -21,7 +24,17 @@ from ._closed_forms import Versines, derivatives_of_angle
 from ._dual import Derivatives, Diagonal
 from .recursion import Network, Points, input_threshold, prepare_pair
 
-__all__ = ["Layers", "Side", "backward", "both_sides", "forward", "pull_variances", "push", "push_variances"]
+__all__ = [
+    "Layers",
+    "Side",
+    "backward",
+    "both_sides",
+    "forward",
+    "pull_variances",
+    "push",
+    "push_variances",
+    "turns_sharply",
+]
 
 
 # Both sides of the kernel matrix, with the variances' own recursion.
@@ -87,13 +100,16 @@ def _homogeneous_duals(
     unit1, unit2 = sides[0].points.rows[rows], sides[1].points.rows
     angle = _input_angle(xp, unit1, unit2, cosines, input_threshold(unit1, network, slopes))
     duals = []
+    # Relative rounding of the inputs, and how little of it biases leave in the angle of a layer.
+    blur: Any = 8 * float(np.finfo(str(cosines.dtype)).eps)
     for table1, table2 in zip(sides[0].points.tables[:-1], sides[1].points.tables[:-1], strict=True):
         (s1, b1, rho1), (s2, b2, rho2) = table1[:, rows, None], table2[:, None, :]
         share, both = (s1 - s2) ** 2, s1 * s2
+        blur = blur * both
         angle = Versines(
             (share + (b1 - b2) ** 2) / 2 + both * angle.minus, (share + (b1 + b2) ** 2) / 2 + both * angle.plus
         )
-        dual, angle = derivatives_of_angle(xp, rho1**2, rho2**2, angle, slopes.gain, slopes.ratio)
+        dual, angle = derivatives_of_angle(xp, rho1**2, rho2**2, angle, slopes.gain, slopes.ratio, blur)
         duals.append(dual)
     table1, table2 = sides[0].points.tables[0], sides[1].points.tables[0]
     weights = (table1[0] * table1[2])[rows, None] * (table2[0] * table2[2])
@@ -110,6 +126,21 @@ def _input_angle(xp: ModuleType, unit1: Array, unit2: Array, cosines: Array, thr
             small[p, q] = ((unit1[p] + sign * unit2[q]) ** 2).sum(axis=1) / 2
             other[p, q] = 2 - small[p, q]
     return Versines(minus, plus)
+
+
+def turns_sharply(layers: Layers, network: Network) -> bool:
+    """Whether some angle is so small, but not 0, that adjoints of W_std and b_std would be rounding errors.
+
+    kdot turns by about 1 / sin t times a difference that is of the order of t for a change of W_std or b_std:
+    backwards, where both parts of it are summed before they meet, an error of eps / sin t is left. In `push` they
+    meet at once.
+    """
+    slopes = network.activation.slopes
+    if slopes is None or slopes.ratio == 0:
+        return False
+    # dk/dq1 dk/dq2 = (gain (r / pi) sin t)^2
+    close = float(np.finfo(str(layers.products.dtype)).eps) * (slopes.gain * slopes.ratio / math.pi) ** 2
+    return any(bool(((dual.k_1 * dual.k_2 < close) & (dual.kdot_12 != 0)).any()) for dual in layers.duals)
 
 
 # Backwards.
@@ -181,7 +212,14 @@ def push(
     theta = covariance
     for dual, below, dq1, dq2 in zip(layers.duals, layers.thetas[:-1], q1, q2, strict=True):
         k = dual.k_1 * dq1 + dual.k_2 * dq2 + dual.kdot * covariance
-        kdot = dual.kdot_1 * dq1 + dual.kdot_2 * dq2 + dual.kdot_12 * covariance
+        kdot = _sum_of_turns(dual.kdot_1 * dq1, dual.kdot_2 * dq2, dual.kdot_12 * covariance)
         covariance = by_weight * dual.k + weight * k + by_bias
         theta = covariance + (by_weight * dual.kdot + weight * kdot) * below + weight * dual.kdot * theta
     return covariance, theta
+
+
+def _sum_of_turns(first: Array, second: Array, both: Array) -> Array:
+    """Sum of three terms of the order of 1 / sin t that cancel to the order of t; 0 where only rounding is left."""
+    total = first + second + both
+    rounding = 16 * float(np.finfo(str(total.dtype)).eps) * (abs(first) + abs(second) + abs(both))
+    return total * (abs(total) > rounding)

@@ -15,11 +15,21 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from .._check import check_choice, check_cotangent, check_pair, memory_budget
+from .._check import check_choice, check_cotangent, check_pair, check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ._blocks import TILE_ROWS, run_blocks, slices
-from ._derivatives import Side, backward, both_sides, forward, pull_variances, push, push_variances
+from ._derivatives import (
+    Layers,
+    Side,
+    backward,
+    both_sides,
+    forward,
+    pull_variances,
+    push,
+    push_variances,
+    turns_sharply,
+)
 from .activations import Activation
 from .mlp import check_network
 from .recursion import Network, Points
@@ -89,6 +99,8 @@ def ntk_vjp(
     ------
     TypeError, ValueError, MixedBackendError, MemoryBudgetError
         As for `ntk`; a cotangent of another shape or dtype.
+    OverflowError
+        A gradient leaves the range of its dtype.
 
     Notes
     -----
@@ -117,9 +129,10 @@ def ntk_vjp(
     ct = check_cotangent(ct, "ct", (len(x1), len(x1 if x2 is None else x2)), x1)
     sides = both_sides(x1, x2, network)
     total = _Adjoint.zeros(backend.xp, sides)
-    for rows in _tiles(backend, sides, network, max_memory):
-        _pull_tile(backend, sides, rows, ct[rows], network, kind, total)
-    return _finish(backend.xp, x1, x2, sides, network, total)
+    with quiet():
+        for rows in _tiles(backend, sides, network, max_memory):
+            _pull_tile(backend, sides, rows, ct[rows], network, kind, total)
+        return _finish(backend.xp, x1, x2, sides, network, total)
 
 
 def ntk_hyperparameter_gradient(
@@ -207,15 +220,15 @@ class _Adjoint:
     weight: float
     bias: float
     variances: tuple[Array, Array]  # (depth, n1), (depth, n2), float64
-    smooth_variances: tuple[Array, Array]  # the same, of the layers that W_std and b_std see
+    own_variances: tuple[Array, Array]  # the same, of those blocks whose share in W_std^2 and b_std^2 they still hold
     inputs: tuple[Array, Array]
 
     @classmethod
     def zeros(cls, xp: ModuleType, sides: tuple[Side, Side]) -> "_Adjoint":
         shapes = [(len(side.diagonals), len(side.points.rows)) for side in sides]
-        variances, smooth_variances = ((xp.zeros(shapes[0]), xp.zeros(shapes[1])) for _ in range(2))
+        variances, own_variances = ((xp.zeros(shapes[0]), xp.zeros(shapes[1])) for _ in range(2))
         inputs = tuple(xp.zeros_like(side.points.rows) for side in sides)
-        return cls(0.0, 0.0, variances, smooth_variances, (inputs[0], inputs[1]))
+        return cls(0.0, 0.0, variances, own_variances, (inputs[0], inputs[1]))
 
 
 def _pull_tile(
@@ -236,24 +249,40 @@ def _pull_tile(
     def work(block: slice) -> tuple[float, float, tuple[Array, Array], tuple[Array, Array]]:
         own = slice(rows.start + block.start, rows.start + block.stop)
         layers = forward(xp, sides, own, cosines[block], network)
-        products[block], weight, bias, *variances = backward(xp, layers, ct[block], network, kind)
-        smoothed, smooth_variances = smooth(xp, layers, network), variances
-        if smoothed is not layers:
-            _, weight, bias, *smooth_variances = backward(xp, smoothed, ct[block], network, kind)
-        return weight, bias, (variances[0], variances[1]), (smooth_variances[0], smooth_variances[1])
+        with quiet():  # large cotangents; NumPy keeps this per thread
+            products[block], weight, bias, *variances = backward(xp, layers, ct[block], network, kind)
+        own_variances = variances
+        if turns_sharply(layers, network):
+            weight, bias = _contract(sides, own, layers, ct[block], network, kind)
+            own_variances = [xp.zeros_like(a) for a in variances]
+        return weight, bias, (variances[0], variances[1]), (own_variances[0], own_variances[1])
 
     first = rows.start
     for weight, bias, *found in run_blocks(backend, cosines.shape, _CACHED, work):
         last = first + found[0][0].shape[1]
         total.weight += weight
         total.bias += bias
-        for sums, (variances1, variances2) in zip((total.variances, total.smooth_variances), found, strict=True):
+        for sums, (variances1, variances2) in zip((total.variances, total.own_variances), found, strict=True):
             sums[0][:, first:last] += variances1
             sums[1][...] += variances2
         first = last
     radius1, radius2 = _radii(points1, network), _radii(points2, network)
     total.inputs[0][rows] += (products * radius2) @ points2.rows
     total.inputs[1][...] += (products * radius1[rows, None]).T @ points1.rows[rows]
+
+
+def _contract(
+    sides: tuple[Side, Side], own: slice, layers: Layers, ct: Array, network: Network, kind: str
+) -> tuple[float, float]:
+    """Adjoints of W_std^2 and b_std^2, variances included, from the tangents of the kernel."""
+    found = []
+    for tangent in ((1.0, 0.0), (0.0, 1.0)):
+        first, second = (push_variances(side, network, *tangent) for side in sides)
+        q1 = [q[own, None].astype(ct.dtype) for q in first]
+        q2 = [q.astype(ct.dtype) for q in second]
+        covariance, theta = push(layers, tangent, q1, q2, network.squares[0])
+        found.append(float((ct * (theta if kind == "ntk" else covariance)).sum(dtype="float64")))
+    return found[0], found[1]
 
 
 def _radii(points: Points, network: Network) -> Array:
@@ -269,19 +298,22 @@ def _finish(
     """Pull the variances' adjoints back to the inputs, and go from squares to W_std and b_std."""
     scale = network.W_std / math.sqrt(x1.shape[1])
     gradients = []
-    for x, side, products, variances, smooth_variances in zip(
-        (x1, x1 if x2 is None else x2), sides, total.inputs, total.variances, total.smooth_variances, strict=True
+    for x, side, products, variances, own_variances in zip(
+        (x1, x1 if x2 is None else x2), sides, total.inputs, total.variances, total.own_variances, strict=True
     ):
         adjoint, _, _ = pull_variances(xp, side, variances, network)
-        _, by_weight, by_bias = pull_variances(xp, side, smooth_variances, network)
+        _, by_weight, by_bias = pull_variances(xp, side, own_variances, network)
         total.weight += by_weight
         total.bias += by_bias
         own = ((2 * scale * scale) * adjoint).astype(products.dtype)
         gradients.append((scale * products + own[:, None] * x).astype(x.dtype))
     by_W_std, by_b_std = 2 * network.W_std * total.weight, 2 * network.b_std * total.bias
+    if not (math.isfinite(by_W_std) and math.isfinite(by_b_std)):
+        raise OverflowError(f"expected gradients by W_std and b_std within float64, got {by_W_std} and {by_b_std}")
     if x2 is None:
-        return KernelGradient(gradients[0] + gradients[1], None, by_W_std, by_b_std)
-    return KernelGradient(gradients[0], gradients[1], by_W_std, by_b_std)
+        return KernelGradient(check_range(gradients[0] + gradients[1], "the gradient"), None, by_W_std, by_b_std)
+    first, second = (check_range(gradient, "the gradient") for gradient in gradients)
+    return KernelGradient(first, second, by_W_std, by_b_std)
 
 
 # Forwards.
@@ -304,7 +336,7 @@ def _push_tile(
 
     def work(block: slice) -> None:
         own = slice(rows.start + block.start, rows.start + block.stop)
-        layers = smooth(backend.xp, forward(backend.xp, sides, own, cosines[block], network), network)
+        layers = forward(backend.xp, sides, own, cosines[block], network)
         out.K[block] = layers.thetas[-1] if kind == "ntk" else layers.covariances[-1]
         for result, tangent, (first, second) in zip(out[1:], tangents, variances, strict=True):
             q1 = [q[own, None].astype(cosines.dtype) for q in first]
