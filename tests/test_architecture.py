@@ -83,3 +83,24 @@ def test_cupy_and_the_cuda_jit_have_one_home(path):
 
 def test_every_part_is_in_the_table():
     assert {_part(path) for path in FILES} <= set(ALLOWED)
+
+
+def _seeded_calls(path: pathlib.Path):
+    """Calls of derive_key on something called a seed."""
+    calls = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    for call in calls:
+        first = ast.unparse(call.args[0]).rpartition(".")[2] if call.args else ""
+        if ast.unparse(call.func).endswith("derive_key") and first in {"seed", "check_seed(seed)"}:
+            yield call
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_seeds_are_split_by_the_table_of_streams(path):
+    """The first tag under a seed comes from ntkfast._streams.Stream, so that no two objects draw the same numbers."""
+    for call in _seeded_calls(path):
+        tag = ast.unparse(call.args[1])
+        assert tag.startswith("Stream.") or tag.endswith("._stream"), ast.unparse(call)
+
+
+def test_seeds_are_split_somewhere():
+    assert sum(1 for path in FILES for _ in _seeded_calls(path)) > 10

@@ -27,15 +27,15 @@ class Expansion:
         c_0, ..., c_q with q >= 1.
     sketch_dim : int
         Width of every U_j.
-    seed : int
-        Key of the stream.
+    key : int
+        Of the stream, derived from the seed of a map.
     """
 
     in_dim: int
     n_features: int
     coefficients: tuple[float, ...]
     sketch_dim: int
-    seed: int
+    key: int
 
     @property
     def _degrees(self) -> list[int]:
@@ -44,12 +44,12 @@ class Expansion:
     @property
     def _powers(self) -> PolySketch:
         degree = len(self.coefficients) - 1
-        return PolySketch(self.in_dim, degree, self.sketch_dim, seed=derive_key(self.seed, 0))
+        return PolySketch(self.in_dim, degree, self.sketch_dim, seed=derive_key(self.key, 0))
 
     @property
     def _mix(self) -> SRHT:
         width = len(self._degrees) * self.sketch_dim
-        return SRHT(width, self.n_features - 1, seed=derive_key(self.seed, 1))
+        return SRHT(width, self.n_features - 1, seed=derive_key(self.key, 1))
 
     def apply(self, backend: Backend, u: Array) -> Array:
         """Rows z (b, n_features) of the rows u (b, in_dim)."""
