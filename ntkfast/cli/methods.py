@@ -12,13 +12,12 @@ import numpy as np
 
 from .._typing import Array
 from ..adapters.sklearn import NTKClassifier, NTKRegressor
+from ..adapters.sklearn.ridge import RELATIVE_RIDGES
 from ..regression import NormalEquations, leave_one_out
 from .data import Dataset
 from .report import Method
 
 __all__ = ["fit_exact", "fit_features", "fit_linear", "fit_rbf"]
-
-RELATIVE_RIDGES = np.logspace(-7, 1, 25)
 
 # Bandwidths of the RBF kernel, relative to the median distance, and the points on which one is chosen.
 RELATIVE_BANDWIDTHS = (0.25, 0.5, 1.0, 2.0)

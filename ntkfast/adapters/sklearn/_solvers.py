@@ -16,7 +16,7 @@ from ...regression import (
     random_preconditioner,
 )
 
-__all__ = ["feature_blocks", "solve_exact", "solve_features", "solve_iteratively"]
+__all__ = ["RELATIVE_RIDGES", "feature_blocks", "solve_exact", "solve_features", "solve_iteratively"]
 
 Tile: TypeAlias = Callable[..., Array]
 

@@ -14,9 +14,9 @@ from ...analytic import ntk
 from ...features import OnePassFeatures
 from ...regression import KernelOperator
 from ._seed import seed_of
-from ._solvers import feature_blocks, solve_exact, solve_features, solve_iteratively
+from ._solvers import RELATIVE_RIDGES, feature_blocks, solve_exact, solve_features, solve_iteratively
 
-__all__ = ["EXACT_LIMIT", "NTKClassifier", "NTKRegressor"]
+__all__ = ["EXACT_LIMIT", "RELATIVE_RIDGES", "NTKClassifier", "NTKRegressor"]
 
 DTYPES = (np.float64, np.float32)
 
