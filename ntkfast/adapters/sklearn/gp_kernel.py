@@ -135,4 +135,7 @@ class NTKKernel(Kernel):  # type: ignore[misc]
 
 
 def _rows(X: Any) -> Array:
-    return np.ascontiguousarray(np.atleast_2d(X), np.float64)
+    x = np.atleast_2d(X)
+    if x.dtype.kind not in "biufO":  # a cast would drop imaginary parts, and read numbers from text
+        raise TypeError(f"expected rows of real numbers, got dtype {x.dtype}")
+    return np.ascontiguousarray(x, np.float64)
