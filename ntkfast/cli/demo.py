@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         The extra is not installed, the data cannot be used, or the folder cannot be written.
     """
     _need_extra()
-    data = scale(load_npz(args.data, task=args.task, split=args.split, seed=args.seed) if args.data else _digits(args))
+    given = args.data is not None  # an empty name is no wish for the digits, but an unset variable
+    data = scale(load_npz(args.data, task=args.task, split=args.split, seed=args.seed) if given else _digits(args))
     folder = _folder(args.output)
     comparison = _compute(data, args)
     _write(comparison, folder)
