@@ -114,15 +114,20 @@ def test_vjp_is_the_derivative_of_the_features(make):
     assert_close((phi.vjp(x, ct) * direction).sum(axis=1), difference, 1e-6)
 
 
+@pytest.mark.stat
 def test_gram_error_falls_with_the_number_of_features(make):
-    """16 times the features: a quarter of a random error in the limit, so at most half in the mean of 6 seeds."""
+    """16 times the features, a quarter of a random error in the limit: the median of R = 27 ratios is below 0.7.
+
+    Every ratio has two seeds of its own. If one is above 0.7 with a probability of at most 1/8, the median is with
+    P(Bin(27, 1/8) >= 14) < 1e-6. (Of 1000 other ratios, 6 % were of "random features 3", below 1 % of the other maps.)
+    """
     x = points(60)
+    kernel = make(8).kernel(x)
 
-    def error(m):
-        maps = [make(m, seed=s) for s in range(6)]
-        return np.mean([np.linalg.norm(phi(x) @ phi(x).T - phi.kernel(x)) for phi in maps])
+    def error(m, seed):
+        return np.linalg.norm((z := make(m, seed=seed)(x)) @ z.T - kernel)
 
-    assert error(16 * 8) < 0.5 * error(8)
+    assert np.median([error(16 * 8, 2 * s + 1) / error(8, 2 * s) for s in range(27)]) < 0.7
 
 
 @pytest.mark.parametrize(
