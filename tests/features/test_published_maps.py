@@ -119,7 +119,8 @@ def test_gram_error_falls_with_the_number_of_features(make):
     """16 times the features, a quarter of a random error in the limit: the median of R = 27 ratios is below 0.7.
 
     Every ratio has two seeds of its own. If one is above 0.7 with a probability of at most 1/8, the median is with
-    P(Bin(27, 1/8) >= 14) < 1e-6. (Of 1000 other ratios, 6 % were of "random features 3", below 1 % of the other maps.)
+    P(Bin(27, 1/8) >= 14) < 1e-6. (Of 300 to 1000 other ratios, 6 % were
+    of "random features 3", below 1 % of the other maps.)
     """
     x = points(60)
     kernel = make(8).kernel(x)
