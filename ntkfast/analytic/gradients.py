@@ -230,6 +230,16 @@ class _Adjoint:
         inputs = tuple(xp.zeros_like(side.points.rows) for side in sides)
         return cls(0.0, 0.0, variances, own_variances, (inputs[0], inputs[1]))
 
+    def add(self, first: int, weight: float, bias: float, *found: tuple[Array, Array]) -> int:
+        """Add a block of rows from `first` on: scalars, `variances` and `own_variances`; return the row after it."""
+        last = first + int(found[0][0].shape[1])
+        self.weight += weight
+        self.bias += bias
+        for sums, (variances1, variances2) in zip((self.variances, self.own_variances), found, strict=True):
+            sums[0][:, first:last] += variances1
+            sums[1][...] += variances2
+        return last
+
 
 def _pull_tile(
     backend: Backend,
@@ -258,14 +268,8 @@ def _pull_tile(
         return weight, bias, (variances[0], variances[1]), (own_variances[0], own_variances[1])
 
     first = rows.start
-    for weight, bias, *found in run_blocks(backend, cosines.shape, _CACHED, work):
-        last = first + found[0][0].shape[1]
-        total.weight += weight
-        total.bias += bias
-        for sums, (variances1, variances2) in zip((total.variances, total.own_variances), found, strict=True):
-            sums[0][:, first:last] += variances1
-            sums[1][...] += variances2
-        first = last
+    for found in run_blocks(backend, cosines.shape, _CACHED, work):
+        first = total.add(first, *found)
     radius1, radius2 = _radii(points1, network), _radii(points2, network)
     total.inputs[0][rows] += (products * radius2) @ points2.rows
     total.inputs[1][...] += (products * radius1[rows, None]).T @ points1.rows[rows]
