@@ -110,7 +110,7 @@ CASES["expand"] = Case(
     taking(ALONE, "x"),
 )
 CASES["closed_form"] = Case(analytic.closed_form, scalars={"name": ("relu", "choice")})
-CASES["leaky_relu"] = Case(analytic.leaky_relu, scalars={"slope": (0.2, "real")})
+CASES["leaky_relu"] = Case(analytic.leaky_relu, scalars={"leak": (0.2, "real")})
 
 # Zonal functions.
 

@@ -91,12 +91,12 @@ def _homogeneous(name: str, slopes: Slopes) -> Activation:
     )
 
 
-def leaky_relu(slope: float = LEAK) -> Activation:
-    """Record of phi(z) = z for z >= 0 and slope * z below.
+def leaky_relu(leak: float = LEAK) -> Activation:
+    """Record of phi(z) = z for z >= 0 and leak * z below.
 
     Parameters
     ----------
-    slope : float
+    leak : float
         Any finite number: 0 is relu, -1 is abs, 1 the identity.
 
     Returns
@@ -106,15 +106,15 @@ def leaky_relu(slope: float = LEAK) -> Activation:
     Raises
     ------
     TypeError, ValueError
-        `slope` is not a finite number, or its square overflows.
+        `leak` is not a finite number, or its square overflows.
 
     Examples
     --------
     >>> leaky_relu(-1.0).slopes
     Slopes(odd=0.0, even=1.0)
     """
-    slope = check_leak(slope, "slope")
-    return _homogeneous(f"leaky_relu({slope:g})", slopes_of("leaky_relu", slope))
+    leak = check_leak(leak)
+    return _homogeneous(f"leaky_relu({leak:g})", slopes_of("leaky_relu", leak))
 
 
 CLOSED_FORMS: dict[str, Activation] = {

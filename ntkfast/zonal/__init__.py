@@ -269,7 +269,7 @@ def zonal(depth: int, *, activation: str = "relu", kind: str = "ntk", leak: floa
     """
     depth = _check.check_int(depth, "depth", minimum=0)
     activation = _check.check_choice(activation, "activation", ACTIVATIONS)
-    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), check_leak(leak, "leak"))
+    return Zonal(depth, activation, _check.check_choice(kind, "kind", KINDS), check_leak(leak))
 
 
 def harmonic_multiplicity(dim: int, degree: int) -> int:

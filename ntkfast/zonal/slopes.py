@@ -49,9 +49,9 @@ def slopes_of(activation: str, leak: float = LEAK) -> Slopes:
     return Slopes((1.0 + below) / 2.0, (1.0 - below) / 2.0)
 
 
-def check_leak(value: Any, name: str) -> float:
+def check_leak(value: Any) -> float:
     """Return a slope below zero: a finite number whose square is finite too."""
-    leak = check_real(value, name)
+    leak = check_real(value, "leak")
     if not math.isfinite(leak * leak):
-        raise ValueError(f"expected {name} to be a number with a finite square, got {leak}")
+        raise ValueError(f"expected leak to be a number with a finite square, got {leak}")
     return leak
