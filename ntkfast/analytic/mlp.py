@@ -10,7 +10,7 @@ from .._check import check_int, check_pair, check_real
 from .._typing import Array
 from ..zonal import zonal
 from ._bias_free import zonal_gram
-from .activations import CLOSED_FORMS, Activation, closed_form
+from .activations import Activation, closed_form
 from .hermite import expand
 from .recursion import Network, gram, prepare
 
@@ -99,7 +99,7 @@ def ntk(
     Error: exact up to rounding, relative to sqrt(Theta(x, x) Theta(y, y)): about 1e-14 in float64 and 1e-6 in float32
     for depths up to 10, also between equal and opposite points, where relu's kernel has a kink. For activations that
     are not positively homogeneous, nearly equal points of a large variance q = K_h(x, x) lose a factor of about q.
-    Cost: a matrix product, and per entry one polynomial whatever the depth (relu, leaky_relu and abs without biases),
+    Cost: a matrix product, and per entry one polynomial whatever the depth (relu, leaky relus and abs without biases),
     about 30 floating-point operations per layer (the same with biases), or array expressions (other activations). With
     biases, pairs nearly parallel or opposite (1 - abs(cos) below 2e-3 in float32, 1e-5 in float64) cost O(d) more.
     Determinism: across runs; to rounding across `max_memory` and backends.
@@ -248,13 +248,12 @@ def _kernels(
 
 
 def _is_zonal(x1: Array, x2: Array | None, network: Network) -> bool:
-    """No biases, and an activation that `zonal` knows by name: the kernel is scale |x| |y| k(angle).
+    """No biases, and a positively homogeneous activation: the kernel is scale |x| |y| k(angle).
 
     Kernels near the ends of the dtype's range are left to the recursion, which checks them point by point.
     """
     slopes = network.activation.slopes
-    named = network.activation is CLOSED_FORMS.get(network.activation.name)
-    if network.b_std > 0 or slopes is None or not named:
+    if network.b_std > 0 or slopes is None:
         return False
     scale = slopes.scale(network.depth, network.W_std, x1.shape[1])
     if not SMALLEST_SCALE < scale < math.inf:
@@ -267,10 +266,10 @@ def _is_zonal(x1: Array, x2: Array | None, network: Network) -> bool:
 def _zonal_kernels(
     x1: Array, x2: Array | None, network: Network, max_memory: Any, wanted: tuple[bool, bool]
 ) -> tuple[Any, Any]:
-    assert network.activation.slopes is not None
-    scale = network.activation.slopes.scale(network.depth, network.W_std, x1.shape[1])
-    name = network.activation.name
+    slopes = network.activation.slopes
+    assert slopes is not None
+    scale = slopes.scale(network.depth, network.W_std, x1.shape[1])
     kinds = [kind for kind, want in zip(("nngp", "ntk"), wanted, strict=True) if want]
-    functions = [zonal(network.depth, activation=name, kind=kind) for kind in kinds]
+    functions = [zonal(network.depth, activation="leaky_relu", leak=slopes.leak, kind=kind) for kind in kinds]
     found = dict(zip(kinds, zonal_gram(x1, x2, functions, scale=scale, max_memory=max_memory), strict=True))
     return found.get("nngp"), found.get("ntk")

@@ -33,6 +33,12 @@ class Slopes(NamedTuple):
         """Share of the even part in `gain`: the r of kappa_1(t) = cos t + (2 r / pi)(sin t - t cos t)."""
         return self.even**2 / self.gain
 
+    @property
+    def leak(self) -> float:
+        """Slope below zero of a leaky relu with the same `ratio`, so with the same kernel up to its scale."""
+        odd, even = abs(self.odd), abs(self.even)
+        return (odd - even) / (odd + even)
+
     def scale(self, depth: int, W_std: float, in_dim: int) -> float:
         """Factor of |x| |y| in bias-free kernels, (W_std^2 gain)^depth W_std^2 / in_dim; inf where it overflows."""
         try:

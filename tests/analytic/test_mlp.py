@@ -263,3 +263,13 @@ HOSTILE = [
 def test_bad_input_is_named(kernel, x1, x2, arguments, error, message):
     with pytest.raises(error, match=message):
         kernel(x1, x2, **{"depth": 1, "b_std": 0.1, **arguments})
+
+
+@pytest.mark.parametrize("leak", [0.01, 0.3, -0.5, -1.0, 1.0, 3.0])
+def test_leaky_relus_of_any_slope_take_the_zonal_path(leak):
+    """Biases too small to matter send the same network through the layer recursion."""
+    x = np.random.default_rng(0).standard_normal((30, 8))
+    activation = leaky_relu(leak)
+    bias_free = ntk(x, depth=3, activation=activation)
+    assert_close(bias_free, ntk(x, depth=3, activation=activation, b_std=1e-9), 1e-13)
+    assert activation.slopes.leak == pytest.approx(leak if abs(leak) <= 1 else 1 / leak)
