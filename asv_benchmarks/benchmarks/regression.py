@@ -78,5 +78,5 @@ class Primal:
         self._update()
 
     def track_ratio_to_product(self):
-        """The Gram matrix is symmetric: half of this product's operations."""
+        """NumPy sends this product to syrk too: the operations are the same."""
         return ratio(self._update, lambda: self.phi.T @ self.phi, repeat=3)
