@@ -145,6 +145,12 @@ class OnePassFeatures(FeatureMap):
         return self._scale * _plan(self).nugget
 
     @property
+    def n_directions(self) -> int:
+        """Random directions p: phi multiplies rows by a matrix of this many columns; 0 where all columns are exact."""
+        projection = _plan(self).projection
+        return 0 if projection is None else projection.n_directions
+
+    @property
     def _scale(self) -> float:
         """kernel(x, x) / (|x|^2 k(1))."""
         return self._zonal.slopes.scale(self.depth, self.W_std, self.in_dim)
