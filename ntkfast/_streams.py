@@ -27,6 +27,9 @@ class Stream(enum.IntEnum):
     TENSOR_SRHT = 7
     POLY_SKETCH = 8
 
+    # layers
+    LAYERS = 32
+
     # features
     ARC_COSINE = 64
     RANDOM_FEATURES = 65

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "ntkfast"
 
-BESIDE = {"errors", "_check", "_memo", "_streams", "_typing"}
+BESIDE = {"errors", "_check", "_memo", "_streams", "_tree", "_typing"}
 
 # part -> the parts it may import (a part may always import itself, and BESIDE from floor 1 on)
 ALLOWED = {
@@ -16,17 +16,26 @@ ALLOWED = {
     "_typing": set(),
     "_check": {"backends", "errors", "_typing"},
     "_memo": {"backends", "_typing"},
+    "_tree": {"backends", "_typing"},
     "kernels": set(),
     "backends": {"kernels"},
     "_angles": {"backends", "kernels"},
     "zonal": {"backends", "kernels"},
     "sketch": {"backends", "kernels"},
+    "layers": {"backends", "kernels"},
     "analytic": {"_angles", "backends", "kernels", "zonal"},
     "features": {"_angles", "backends", "kernels", "zonal", "sketch", "analytic"},
+    "autodiff": {"backends", "layers"},
     "regression": {"backends", "kernels", "zonal", "sketch", "analytic", "features"},
-    "adapters": {"backends", "zonal", "sketch", "analytic", "features", "regression"},
+    "spectrum": {"backends", "sketch"},
+    "empirical": {"backends", "kernels", "layers", "autodiff", "spectrum"},
+    "adapters": {"backends", "zonal", "sketch", "layers", "analytic", "features", "regression"},
     "cli": {"backends", "kernels", "zonal", "sketch", "analytic", "features", "regression", "adapters", "__init__"},
-    "__init__": {"backends", "zonal", "sketch", "analytic", "features", "regression"},
+    "__init__": {
+        *("backends", "zonal", "sketch", "layers", "analytic"),
+        *("features", "autodiff", "regression", "empirical", "spectrum"),
+    },
+    "testing": {"backends", "layers", "autodiff", "empirical"},
 }
 
 

@@ -1,0 +1,230 @@
+"""What every layer offers: forward, pullback, pushforward, and its parameters' Jacobian as factors.
+
+Letters: n samples, *s spatial axes, k cotangents or tangents per sample, c channels. Activations are (n, *s, c),
+channels last; cotangents are (n, *s, k, c), as a `Cotangent`; tangents are arrays (n, *s, k, c).
+
+A layer is a value: a frozen dataclass that holds its settings, and none of its parameters. Layers are linear in their
+parameters (affine in each; the input enters through what multiplies them), so the derivative along a direction of the
+parameters is `forward` with the direction in their place.
+
+A leaf layer writes `parameter_shapes`, `out_shape`, `forward`, `vjp`, `jvp`, and, if it has parameters, `factors`,
+`param_jvp` and `act_vjp`; if its Jacobian with respect to the input depends on the input smoothly, also `curvature`.
+Containers write `backward` and `pushforward` in place of `factors`, `vjp` and `jvp`.
+"""
+
+import abc
+import itertools
+import math
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from .._check import FLOAT_DTYPES, check_choice, check_finite, check_int, check_seed
+from .._streams import Stream
+from .._typing import Array
+from ..backends import get_backend
+from ..kernels import philox
+from .factors import Cotangent, Factors
+
+__all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "layer_name"]
+
+Shape: TypeAlias = tuple[int, ...]
+Params: TypeAlias = Any  # a dictionary of arrays for a leaf layer, a tuple or dictionary of Params for a container
+Saved: TypeAlias = Any  # what forward keeps for the other methods
+Backward: TypeAlias = Generator[tuple[str, dict[str, Factors]], None, Cotangent | None]
+
+
+class Layer(abc.ABC):
+    """A differentiable function of (params, x), sample by sample."""
+
+    __slots__ = ()
+
+    #: Entries of a leaf's params that are data and not parameters: they have no Jacobian.
+    buffers: tuple[str, ...] = ()
+
+    # --- shapes and parameters ------------------------------------------------------------------
+
+    def parameter_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        """Shapes of a leaf's arrays, buffers included, for samples of shape `in_shape`."""
+        return {}
+
+    @abc.abstractmethod
+    def out_shape(self, in_shape: Shape) -> Shape:
+        """Shape of one sample of the output; raises ValueError where `in_shape` does not fit."""
+
+    def init(self, in_shape: Shape, *, seed: int, dtype: str = "float32") -> Params:
+        """Draw parameters for samples of shape `in_shape`, as NumPy arrays.
+
+        Parameters
+        ----------
+        in_shape : tuple of int
+            Shape of one sample: (d,), (height, width, channels), ...
+        seed : int
+            Key of the random stream, 0 <= seed < 2**64.
+        dtype : {"float32", "float64"}
+
+        Returns
+        -------
+        params
+            A dictionary of arrays for a layer, a tuple of such for a `Sequential`.
+
+        Notes
+        -----
+        Determinism: a function of (layer, in_shape, seed, dtype) on every machine, up to the last bits
+        of normal numbers.
+
+        Examples
+        --------
+        >>> from ntkfast.layers import Dense
+        >>> Dense(2).init((3,), seed=0)["weight"].shape
+        (3, 2)
+        """
+        shape = tuple(check_int(size, "in_shape", minimum=1) for size in in_shape)
+        self.out_shape(shape)
+        key = philox.derive_key(check_seed(seed), Stream.LAYERS)
+        return self._init(shape, key, np.dtype(check_choice(dtype, "dtype", FLOAT_DTYPES)))
+
+    def _init(self, in_shape: Shape, key: int, dtype: Any) -> Params:
+        """Parameters from a key: normal numbers of unit variance by default, buffers by `_buffer`."""
+        shapes = self.parameter_shapes(in_shape)
+        return {name: self._draw(name, shape, philox.derive_key(key, i), dtype)
+                for i, (name, shape) in enumerate(shapes.items())}  # fmt: skip
+
+    def _draw(self, name: str, shape: Shape, key: int, dtype: Any) -> Array:
+        """One parameter array."""
+        return normal(shape, key, dtype)
+
+    def check_params(self, params: Params, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Array]]:
+        """Compare a tree of parameters with the layer; yield its entries as (path, array)."""
+        shapes = self.parameter_shapes(in_shape)
+        where = f"params[{path!r}]" if path else "params"
+        if not isinstance(params, Mapping):
+            raise TypeError(f"expected {where} to be a dictionary with {_names(shapes)}, got {type(params).__name__}")
+        if set(params) != set(shapes):
+            raise ValueError(f"expected {where} ({layer_name(self)}) to hold {_names(shapes)}, got {_names(params)}")
+        for name, shape in shapes.items():
+            entry = f"{path}.{name}" if path else name
+            array = params[name]
+            if getattr(array, "shape", None) != shape:
+                got = getattr(array, "shape", type(array).__name__)
+                raise ValueError(f"expected params[{entry!r}] ({layer_name(self)}) of shape {shape}, got {got}")
+            yield entry, array
+
+    # --- derivatives ----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:
+        """Output (n, *out_shape), and what the other methods need."""
+
+    def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:
+        """Pull k cotangents per sample back to the input."""
+        raise NotImplementedError(f"{layer_name(self)} has no vjp")
+
+    def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:
+        """Push k tangents per sample, (n, *in_spatial, k, c), forward to the output."""
+        raise NotImplementedError(f"{layer_name(self)} has no jvp")
+
+    def factors(self, params: Params, saved: Saved, ct: Cotangent) -> dict[str, Factors]:
+        """Jacobians of the layer's parameters under k cotangents per sample, by name."""
+        return {}
+
+    def param_jvp(self, params: Params, direction: Params, saved: Saved) -> Array:
+        """Derivative of the output (n, *out_shape) along a direction of the parameters."""
+        raise NotImplementedError(f"{layer_name(self)} has no parameters")
+
+    def act_vjp(self, params: Params, saved: Saved, name: str, ct: Array) -> Array | None:
+        """Pull a cotangent (n, t, g i) of `act` in the factors of parameter `name` back to the input, (n, *in_shape).
+
+        None where `act` does not depend on the input: a bias.
+        """
+        return None
+
+    def curvature(self, params: Params, saved: Saved, ct: Array, tangent: Array) -> Array | None:
+        """Gradient with respect to the input x of the sum over k of <ct_k, (dy/dx) tangent_k>, (n, *in_shape).
+
+        `ct` (n, *out_spatial, k, c) and `tangent` (n, *in_spatial, k, c) are held fixed. None where dy/dx is constant
+        almost everywhere.
+        """
+        return None
+
+    # --- what containers replace ----------------------------------------------------------------
+
+    def has_parameters(self) -> bool:
+        """Whether the layer, or one within it, has parameters."""
+        return type(self).factors is not Layer.factors
+
+    def backward(
+        self, params: Params, saved: Saved, ct: Cotangent, path: str = "", want_input: bool = True
+    ) -> Backward:
+        """Yield (path, factors by name) of all layers with parameters, output first; return the input's cotangent.
+
+        The cotangent of the input is None without `want_input`: nothing below needs it.
+        """
+        found = self.factors(params, saved, ct)
+        if found:
+            yield path, found
+        return self.vjp(params, saved, ct) if want_input else None
+
+    def pushforward(
+        self, params: Params, saved: Saved, tangent: Array | None, direction: Params | None = None
+    ) -> Array | None:
+        """Derivative of the output along a tangent of the input and a direction of the parameters, (n, *s, 1, c).
+
+        None stands for zero, both in arguments and in the result.
+        """
+        pushed = None if tangent is None else self.jvp(params, saved, tangent)
+        if not direction:
+            return pushed
+        moved = self.param_jvp(params, direction, saved)[..., None, :]
+        return moved if pushed is None else pushed + moved
+
+
+def layer_name(layer: Layer) -> str:
+    """Name of a layer in messages."""
+    return type(layer).__name__
+
+
+def _names(entries: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(map(str, entries))) or "nothing"
+
+
+def normal(shape: Shape, key: int, dtype: Any) -> Array:
+    """Standard normal numbers of a stream."""
+    out = np.empty(math.prod(shape), dtype)
+    get_backend(out).launch(philox.normal, key, 0, out)
+    return out.reshape(shape)
+
+
+def check_entries(entries: list[tuple[str, Array]], x: Array) -> None:
+    """Refuse parameters of another dtype or backend than `x` (where it is floating), NaN, inf, and tied arrays."""
+    for path, array in entries:
+        if str(array.dtype) not in FLOAT_DTYPES:
+            raise TypeError(f"expected params[{path!r}] of dtype float32 or float64, got {array.dtype}")
+        get_backend(x, array)
+        wanted = x.dtype if x.dtype.kind == "f" else entries[0][1].dtype
+        if array.dtype != wanted:
+            raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}")
+        check_finite(array, f"params[{path!r}]")
+    refuse_tied(entries)
+
+
+def refuse_tied(entries: list[tuple[str, Array]]) -> None:
+    """Refuse two parameters in one memory: their Jacobians would have to be added before they are contracted."""
+    spans = sorted((_span(array), path) for path, array in entries)
+    for ((_, stop), first), ((start, _), second) in itertools.pairwise(spans):
+        if start < stop:
+            raise ValueError(
+                f"expected untied parameters, got params[{first!r}] and params[{second!r}] in one memory; copy "
+                "one of them if they are independent, or use an engine that differentiates functions (autodiff='jax', ...)"
+            )
+
+
+def _span(array: Array) -> tuple[int, int]:
+    """First and last address of an array."""
+    pointer = array.data.ptr if get_backend(array).name == "cupy" else array.__array_interface__["data"][0]
+    low = high = pointer
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        low += min(0, (size - 1) * stride)
+        high += max(0, (size - 1) * stride)
+    return low, high + array.itemsize
