@@ -14,6 +14,12 @@ FC_ACTIVATIONS = ("relu", "erf")
 FC_BIASES = (0.0, 0.1)
 FC_DEPTHS = (1, 2, 3, 5)
 
+FINITE_NETWORKS = tuple(
+    f"{net}_{parameterization}"
+    for net in ("mlp_relu", "mlp_erf", "mlp_tanh", "cnn8_relu", "cnn8_tanh", "cnn16_relu", "cnn16_tanh")
+    for parameterization in ("ntk", "standard")
+)
+
 
 @functools.cache
 def archive(name):
@@ -85,3 +91,70 @@ def regression_corners(task, kernel, kind):
     """First 5 x 5 entries of K(train, train) and K(test, train), e.g. of ("fashion", "relu3", "ntk")."""
     arrays, prefix = archive("kernel_regression"), f"{task}/{kernel}_{kind}/kernel_"
     return arrays[prefix + "train_corner"], arrays[prefix + "test_train_corner"]
+
+
+class FiniteNetwork(NamedTuple):
+    """A network with its parameters and inputs, of one dtype, and its reference values, float64."""
+
+    net: object  # a Sequential
+    layers: list  # the same as plain dictionaries, for engines that take functions: see `finite_ntk.npz` in the README
+    parameterization: str
+    params: tuple  # one dictionary per layer, as `net` takes them
+    x1: np.ndarray
+    x2: np.ndarray
+    f1: np.ndarray  # (n1, k)
+    f2: np.ndarray  # (n2, k)
+    ntk11: np.ndarray  # (n1, n1, k, k)
+    ntk12: np.ndarray  # (n1, n2, k, k)
+    trace12: np.ndarray  # (n1, n2), mean over outputs
+    trace12_by_path: dict  # path of a parameter -> (n1, n2)
+    norm1: np.ndarray  # (n1,), Frobenius norms of the Jacobian
+    norm1_by_path: dict  # path of a parameter -> (n1,)
+
+
+def finite_network(name, dtype="float64"):
+    """One of `FINITE_NETWORKS`: network, parameters, inputs and references."""
+    arrays = {key.removeprefix(f"{name}/"): value for key, value in archive("finite_ntk").items()}
+    spec = arrays["spec"]["nets"][name]
+    stored = iter([arrays[f"param{i}"].astype(dtype) for i in range(len(spec["parameters"]))])
+    params = tuple(
+        {"weight": next(stored), "bias": next(stored)} if "shape" in layer else {} for layer in spec["layers"]
+    )
+    paths = [f"{i}.{entry}" for i, layer in enumerate(params) for entry in layer]
+    return FiniteNetwork(
+        net=_sequential(spec),
+        layers=spec["layers"],
+        parameterization=spec["parametrization"],
+        params=params,
+        x1=(arrays["pixels1"] / 255.0).astype(dtype),
+        x2=(arrays["pixels2"] / 255.0).astype(dtype),
+        **{part: arrays[part] for part in ("f1", "f2", "ntk11", "ntk12")},
+        trace12=arrays["ntk12_trace_mean"],
+        trace12_by_path=dict(zip(paths, arrays["ntk12_trace_mean_by_param"], strict=True)),
+        norm1=arrays["jacobian_norm1"],
+        norm1_by_path=dict(zip(paths, arrays["jacobian_norm1_by_param"].T, strict=True)),
+    )
+
+
+def _sequential(spec):
+    """The network of a specification, from our layers."""
+    from ntkfast import layers
+
+    activations = {"relu": layers.ReLU, "erf": layers.Erf, "tanh": layers.Tanh}
+    built = []
+    for layer in spec["layers"]:
+        scales = {key: layer[key] for key in ("W_std", "b_std") if key in layer}
+        scales |= {"parameterization": spec["parametrization"]} if scales else {}
+        match layer["type"]:
+            case "dense":
+                built.append(layers.Dense(layer["shape"][-1], **scales))
+            case "conv":
+                size, stride = layer["shape"][:2], layer["stride"]
+                built.append(layers.Conv2d(layer["shape"][-1], size, stride=stride, padding=layer["padding"], **scales))
+            case "act":
+                built.append(activations[layer["fn"]]())
+            case "gap":
+                built.append(layers.GlobalAvgPool())
+            case "flatten":
+                built.append(layers.Flatten())
+    return layers.Sequential(*built)
