@@ -1,0 +1,79 @@
+"""Checks that the engines share: batches of samples, parameters of functions, outputs, cotangents."""
+
+from typing import Any
+
+from .._check import check_dtype, check_finite
+from .._tree import Tree, flatten
+from .._typing import Array
+from ..backends import Backend, get_backend
+from ..layers import Layer
+from ..layers._base import check_entries
+
+__all__ = ["batch_shape", "check_function", "check_output", "check_samples", "refuse_shape"]
+
+
+def check_samples(x1: Array, x2: Array | None, *, indices: bool | None) -> tuple[Array, Array | None, Backend]:
+    """Check one or two batches of samples and return them C-contiguous, with their backend.
+
+    `indices` says whether they hold integers (True), floating-point numbers (False), or either (None).
+    """
+    x1, backend = _batch(x1, "x1", indices)
+    if x2 is None:
+        return x1, None, backend
+    x2, _ = _batch(x2, "x2", indices)
+    get_backend(x1, x2)
+    if x1.shape[1:] != x2.shape[1:]:
+        raise ValueError(f"expected x2 of shape {batch_shape(x1.shape[1:])}, as x1, got {x2.shape}")
+    if x1.dtype != x2.dtype:
+        raise TypeError(f"expected x1 and x2 of one dtype, got {x1.dtype} and {x2.dtype}")
+    return x1, x2, backend
+
+
+def _batch(x: Array, name: str, indices: bool | None) -> tuple[Array, Backend]:
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
+    backend = get_backend(x)
+    integer = x.dtype.kind in "iu"
+    if indices and not integer:
+        raise TypeError(
+            f"expected {name} of an integer dtype, since the network begins with an embedding; got {x.dtype}"
+        )
+    if x.ndim == 0 or x.size == 0:
+        raise ValueError(f"expected {name} with at least one sample and no empty axis, got shape {x.shape}")
+    if indices is False or not integer:
+        check_dtype(x, name)
+        check_finite(x, name)
+    return backend.xp.ascontiguousarray(x), backend
+
+
+def check_function(fun: Any, params: Tree, x: Array) -> dict[str, Array]:
+    """Check that `fun` can be called and its parameters are arrays that go with `x`; return their entries."""
+    if isinstance(fun, Layer):
+        raise TypeError(
+            f"expected fun to be a function of (params, x), got a {type(fun).__name__}: use autodiff='layers'"
+        )
+    if not callable(fun):
+        raise TypeError(f"expected fun to be a function of (params, x), got {fun!r}")
+    entries = flatten(params)
+    if not entries:
+        raise ValueError("expected params with at least one array, got none")
+    check_entries(list(entries.items()), x)
+    return entries
+
+
+def check_output(shape: tuple[int, ...], n: int) -> int:
+    """Number k of outputs of a function whose result for n samples has `shape`: (n, k), or (n,) for k = 1."""
+    if len(shape) not in (1, 2) or shape[0] != n or 0 in shape:
+        raise ValueError(f"expected fun(params, x) of shape ({n}, k) or ({n},) for {n} samples, got {tuple(shape)}")
+    return int(shape[1]) if len(shape) == 2 else 1
+
+
+def refuse_shape(array: Array, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array of another shape, which would be broadcast silently."""
+    if getattr(array, "shape", None) != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {getattr(array, 'shape', type(array).__name__)}")
+
+
+def batch_shape(sample: tuple[int, ...]) -> str:
+    """Shape of a batch in messages: "(n, 28, 28, 1)"."""
+    return f"({', '.join(['n', *map(str, sample)])}{'' if sample else ','})"

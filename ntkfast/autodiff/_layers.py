@@ -1,0 +1,120 @@
+"""The default engine: networks of `ntkfast.layers`, whose derivatives are written by hand.
+
+A vector-Jacobian product of a batch is the backward pass with one cotangent per sample; a weight's part is one matrix
+product over all samples and positions. A Jacobian-vector product is the forward pass with the direction in place of
+the parameters, layer by layer.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .._tree import Tree, join, pick
+from .._typing import Array
+from ..backends import get_backend
+from ..layers import Cotangent, Layer
+from ..layers._base import check_entries
+from ..layers.factors import Factors
+from ._inputs import batch_shape, check_samples, refuse_shape
+from ._protocol import Checked, InputPullback, ParamPullback, Pushforward
+
+__all__ = ["LayerEngine", "engine"]
+
+
+class LayerEngine:
+    """Engine of networks that are a `Layer`: NumPy and CuPy, no framework."""
+
+    name = "layers"
+
+    def check(self, fun: Any, params: Tree, x1: Array, x2: Array | None = None) -> Checked:
+        """Compare the network, its parameters and the samples with each other. See `Autodiff.check`."""
+        if not isinstance(fun, Layer):
+            raise TypeError(
+                f"expected fun to be a Layer of ntkfast.layers, got {type(fun).__name__}; differentiate a function of "
+                "(params, x) with autodiff='jax', 'torch' or 'autograd'"
+            )
+        x1, x2, backend = check_samples(x1, x2, indices=_takes_indices(fun))
+        entries = dict(fun.check_params(params, x1.shape[1:]))
+        if not entries:
+            raise ValueError("expected a network with parameters, got none")
+        check_entries(list(entries.items()), x1)
+        for path in _buffers(fun):
+            del entries[path]
+        return Checked(x1, x2, backend, entries, _outputs(fun, x1.shape[1:]))
+
+    def factors(self, fun: Layer, params: Tree, x: Array) -> Iterator[tuple[str, dict[str, Factors]]]:
+        """Yield (path of a layer, Jacobian factors by name), from the output down to the input.
+
+        The k cotangents are the unit vectors, shared by all samples. What a layer's factors hold is freed once the
+        caller drops them.
+        """
+        y, saved = fun.forward(params, x)
+        unit = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)
+        yield from fun.backward(params, saved, Cotangent(unit[None]), want_input=False)
+
+    def param_jacobian(self, fun: Layer, params: Tree, x: Array) -> dict[str, Array]:
+        """Per-sample Jacobians by path, each (n, k, *shape), the output's layer first."""
+        layers = self.factors(fun, params, x)
+        return {join(path, name): found.jacobian() for path, layer in layers for name, found in layer.items()}
+
+    def param_vjp(self, fun: Layer, params: Tree, x: Array) -> tuple[Array, ParamPullback]:
+        """Outputs (n, k), and the pullback from cotangents (n, k) to a tree without buffers."""
+        y, saved = fun.forward(params, x)
+
+        def pullback(ct: Array) -> Tree:
+            refuse_shape(ct, "ct", y.shape)
+            layers = fun.backward(params, saved, Cotangent(ct[:, None, :]), want_input=False)
+            totals = {join(path, name): part.total()[0] for path, layer in layers for name, part in layer.items()}
+            return pick(params, totals)
+
+        return y, pullback
+
+    def param_jvp(self, fun: Layer, params: Tree, x: Array) -> tuple[Array, Pushforward]:
+        """Outputs (n, k), and the derivative (n, k) along a tree of directions without buffers."""
+        y, saved = fun.forward(params, x)
+
+        def pushforward(direction: Tree) -> Array:
+            pushed = fun.pushforward(params, saved, None, direction)
+            assert pushed is not None  # `check` found parameters
+            return pushed.reshape(y.shape)
+
+        return y, pushforward
+
+    def input_vjp(self, fun: Layer, params: Tree, x: Array) -> tuple[Array, InputPullback]:
+        """Outputs (n, k), and the pullback from cotangents (n, k) to the input."""
+        if x.dtype.kind != "f":
+            raise TypeError(f"expected x of dtype float32 or float64, got {x.dtype}: no derivative by integers")
+        y, saved = fun.forward(params, x)
+
+        def pullback(ct: Array) -> Array:
+            refuse_shape(ct, "ct", y.shape)
+            low = fun.vjp(params, saved, Cotangent(ct[:, None, :]))
+            return low.dense(x.shape[0], x.shape[1:-1]).reshape(x.shape)
+
+        return y, pullback
+
+
+def _takes_indices(net: Layer) -> bool:
+    """Whether the lowest layer reads integers."""
+    while children := tuple(net.children()):
+        net = children[0][1]
+    return net.takes_indices
+
+
+def _buffers(net: Layer, path: str = "") -> Iterator[str]:
+    """Paths of the entries that are data and not parameters."""
+    yield from (join(path, name) for name in net.buffers)
+    for name, layer in net.children():
+        yield from _buffers(layer, join(path, name))
+
+
+def _outputs(net: Layer, in_shape: tuple[int, ...]) -> int:
+    shape = net.out_shape(in_shape)
+    if len(shape) != 1:
+        raise ValueError(
+            f"expected a network with outputs of shape (n, k), got {batch_shape(shape)}; "
+            "put Flatten() or GlobalAvgPool() before its last Dense layer"
+        )
+    return shape[0]
+
+
+engine = LayerEngine()
