@@ -9,13 +9,13 @@ parameters is `forward` with the direction in their place.
 
 A leaf layer writes `parameter_shapes`, `out_shape`, `forward`, `vjp`, `jvp`, and, if it has parameters, `factors`,
 `param_jvp` and `act_vjp`; if its Jacobian with respect to the input depends on the input smoothly, also `curvature`.
-Containers write `backward` and `pushforward` in place of `factors`, `vjp` and `jvp`.
+Containers write `backward`, `pushforward`, `pair_jvp` and `pair_vjp` in place of `factors`, `vjp` and `jvp`.
 """
 
 import abc
 import itertools
 import math
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -26,6 +26,7 @@ from .._typing import Array
 from ..backends import get_backend
 from ..kernels import philox
 from .factors import Cotangent, Factors
+from .motion import Motion, Pair
 
 __all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "layer_name"]
 
@@ -42,6 +43,12 @@ class Layer(abc.ABC):
 
     #: Entries of a leaf's params that are data and not parameters: they have no Jacobian.
     buffers: tuple[str, ...] = ()
+    #: Whether a leaf reads integers instead of floating-point numbers: an embedding.
+    takes_indices: bool = False
+
+    def children(self) -> Iterable[tuple[str, "Layer"]]:
+        """Layers of a container by their names in paths, lowest first; nothing for a leaf."""
+        return ()
 
     # --- shapes and parameters ------------------------------------------------------------------
 
@@ -176,8 +183,50 @@ class Layer(abc.ABC):
         pushed = None if tangent is None else self.jvp(params, saved, tangent)
         if not direction:
             return pushed
-        moved = self.param_jvp(params, direction, saved)[..., None, :]
-        return moved if pushed is None else pushed + moved
+        return add(pushed, self.param_jvp(params, direction, saved)[..., None, :])
+
+    def pair_jvp(
+        self, params: Params, saved: Saved, tangent: Array | None, motion: Motion, path: str = ""
+    ) -> tuple[Array | None, Saved]:
+        """Push k tangents through while the parameters move; return the output's tangents, and what `pair_vjp` needs.
+
+        None stands for zero, as in `pushforward`.
+        """
+        pushed = None if tangent is None else self.jvp(params, saved, tangent)
+        return add(pushed, motion.push(path, self, params, saved)), tangent
+
+    def pair_vjp(
+        self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
+    ) -> Pair:
+        """Pull the cotangents of the output and of its k tangents back to the input and its tangents.
+
+        `tangents` is the second result of `pair_jvp`. See motion.py.
+        """
+        value = None
+        if pair.value is not None:
+            value = self.vjp(params, saved, pair.value)
+        if pair.tangent is None:
+            return Pair(value, None)
+        value = add(value, motion.pull(path, self, params, saved, pair.tangent))
+        if tangents is None:  # nothing moves below
+            return Pair(value, None)
+        value = add(value, self._bend(params, saved, pair.tangent, tangents))
+        return Pair(value, self.vjp(params, saved, pair.tangent))
+
+    def _bend(self, params: Params, saved: Saved, ct: Cotangent, tangent: Array) -> Cotangent | None:
+        """`curvature` of a cotangent that may be a product."""
+        if type(self).curvature is Layer.curvature:
+            return None
+        spatial = self.out_shape((*tangent.shape[1:-2], tangent.shape[-1]))[:-1]
+        bent = self.curvature(params, saved, ct.dense(len(tangent), spatial), tangent)
+        return None if bent is None else Cotangent(bent[..., None, :])
+
+
+def add(a: Any, b: Any) -> Any:
+    """Sum of two tangents or two cotangents, of which None is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 def layer_name(layer: Layer) -> str:
@@ -198,11 +247,11 @@ def normal(shape: Shape, key: int, dtype: Any) -> Array:
 
 def check_entries(entries: list[tuple[str, Array]], x: Array) -> None:
     """Refuse parameters of another dtype or backend than `x` (where it is floating), NaN, inf, and tied arrays."""
+    wanted = x.dtype if x.dtype.kind == "f" else entries[0][1].dtype
+    if str(wanted) not in FLOAT_DTYPES:
+        raise TypeError(f"expected params[{entries[0][0]!r}] of dtype float32 or float64, got {wanted}")
     for path, array in entries:
-        if str(array.dtype) not in FLOAT_DTYPES:
-            raise TypeError(f"expected params[{path!r}] of dtype float32 or float64, got {array.dtype}")
         get_backend(x, array)
-        wanted = x.dtype if x.dtype.kind == "f" else entries[0][1].dtype
         if array.dtype != wanted:
             raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}")
         check_finite(array, f"params[{path!r}]")
@@ -216,7 +265,8 @@ def refuse_tied(entries: list[tuple[str, Array]]) -> None:
         if start < stop:
             raise ValueError(
                 f"expected untied parameters, got params[{first!r}] and params[{second!r}] in one memory; copy "
-                "one of them if they are independent, or use an engine that differentiates functions (autodiff='jax', ...)"
+                "one of them if they are independent, or give a function to an engine that differentiates it "
+                "(autodiff='jax', ...)"
             )
 
 

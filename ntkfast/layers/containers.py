@@ -1,13 +1,14 @@
 """Containers: layers in a row, and a body beside a shortcut."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .._typing import Array
 from ..kernels import philox
-from ._base import Backward, Layer, Params, Saved, Shape, layer_name
+from ._base import Backward, Layer, Params, Saved, Shape, add, layer_name
 from .factors import Cotangent
+from .motion import Motion, Pair
 
 __all__ = ["Residual", "Sequential"]
 
@@ -44,6 +45,9 @@ class Sequential(Layer):
         if not layers:
             raise ValueError("expected at least one layer, got none")
         object.__setattr__(self, "layers", layers)
+
+    def children(self) -> Iterable[tuple[str, Layer]]:  # noqa: D102
+        return ((str(i), layer) for i, layer in enumerate(self.layers))
 
     def out_shape(self, in_shape: Shape) -> Shape:  # noqa: D102
         for i, layer in enumerate(self.layers):
@@ -110,6 +114,22 @@ class Sequential(Layer):
             tangent = layer.pushforward(entry, kept, tangent, move)
         return tangent
 
+    def pair_jvp(  # noqa: D102
+        self, params: Params, saved: Saved, tangent: Array | None, motion: Motion, path: str = ""
+    ) -> tuple[Array | None, Saved]:
+        tangents = []
+        for i, layer in enumerate(self.layers):
+            tangent, kept = layer.pair_jvp(params[i], saved[i], tangent, motion, _join(path, str(i)))
+            tangents.append(kept)
+        return tangent, tangents
+
+    def pair_vjp(  # noqa: D102
+        self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
+    ) -> Pair:
+        for i in reversed(range(len(self.layers))):
+            pair = self.layers[i].pair_vjp(params[i], saved[i], tangents[i], pair, motion, _join(path, str(i)))
+        return pair
+
 
 @dataclass(frozen=True, slots=True)
 class Residual(Layer):
@@ -139,6 +159,9 @@ class Residual(Layer):
         for name, branch in self._branches():
             if not isinstance(branch, Layer):
                 raise TypeError(f"expected {name} to be a Layer, got {branch!r}")
+
+    def children(self) -> Iterable[tuple[str, Layer]]:  # noqa: D102
+        return self._branches()
 
     def _branches(self) -> tuple[tuple[str, Layer], ...]:
         body = (("body", self.body),)
@@ -201,13 +224,27 @@ class Residual(Layer):
         side = tangent
         if self.shortcut is not None:
             side = self.shortcut.pushforward(params["shortcut"], saved[1], tangent, moves.get("shortcut"))
-        return _sum(pushed, side)
+        return add(pushed, side)
 
+    def pair_jvp(  # noqa: D102
+        self, params: Params, saved: Saved, tangent: Array | None, motion: Motion, path: str = ""
+    ) -> tuple[Array | None, Saved]:
+        pushed, kept = self.body.pair_jvp(params["body"], saved[0], tangent, motion, _join(path, "body"))
+        if self.shortcut is None:
+            return add(pushed, tangent), (kept, None)
+        name = _join(path, "shortcut")
+        side, beside = self.shortcut.pair_jvp(params["shortcut"], saved[1], tangent, motion, name)
+        return add(pushed, side), (kept, beside)
 
-def _sum(a: Array | None, b: Array | None) -> Array | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+    def pair_vjp(  # noqa: D102
+        self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
+    ) -> Pair:
+        low = self.body.pair_vjp(params["body"], saved[0], tangents[0], pair, motion, _join(path, "body"))
+        side = pair
+        if self.shortcut is not None:
+            name = _join(path, "shortcut")
+            side = self.shortcut.pair_vjp(params["shortcut"], saved[1], tangents[1], pair, motion, name)
+        return Pair(add(low.value, side.value), add(low.tangent, side.tangent))
 
 
 def _join(path: str, name: str) -> str:
