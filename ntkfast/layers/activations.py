@@ -1,27 +1,338 @@
-"""placeholder: relu only, to be replaced by the owner of this file."""
+"""Elementwise layers: y = phi(x), entry by entry.
 
+The pullback multiplies every cotangent by phi'(x), which is the same for all k of them: a gate (see `Cotangent`). What
+is kept is x, or y where phi' is a function of y: then the next layer's input serves both.
+
+All of phi, phi', phi'' are finite for finite input, without a warning: exponents are clipped where the result has long
+left the range of float64, so that no square overflows and 0 never meets inf.
+"""
+
+import abc
+import math
 from dataclasses import dataclass
+from typing import Any
 
+from .._check import check_choice, check_real, set_checked
 from .._typing import Array
+from ..backends import get_backend
 from ._base import Layer, Params, Saved, Shape
 from .factors import Cotangent
 
-__all__ = ["ReLU"]
+__all__ = [
+    "GELU",
+    "Abs",
+    "Elementwise",
+    "Erf",
+    "Identity",
+    "LeakyReLU",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Sin",
+    "SmoothElementwise",
+    "Softplus",
+    "Tanh",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class ReLU(Layer):
-    """max(x, 0), with derivative 0 at 0."""
+class Elementwise(Layer):
+    """A piecewise linear function phi of one variable, applied to every entry.
+
+    A subclass writes `value` and `derivative`, as expressions of the array module `xp` (NumPy or CuPy), in the dtype of
+    their argument. With ``keeps_output = True`` derivatives are functions of y = phi(x), else of x.
+    """
+
+    __slots__ = ()
+
+    #: Whether `derivative` gets y instead of x.
+    keeps_output = False
+
+    @abc.abstractmethod
+    def value(self, xp: Any, x: Array) -> Array:
+        """phi(x)."""
+
+    @abc.abstractmethod
+    def derivative(self, xp: Any, kept: Array) -> Array:
+        """phi', from x or y."""
 
     def out_shape(self, in_shape: Shape) -> Shape:  # noqa: D102
         return in_shape
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
-        y = x.clip(0)
-        return y, y
+        y = self.value(get_backend(x).xp, x)
+        return y, y if self.keeps_output else x
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
-        return ct.gated((saved > 0).astype(saved.dtype))
+        return ct.gated(self.derivative(get_backend(saved).xp, saved))
 
     def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:  # noqa: D102
-        return tangent * (saved > 0).astype(saved.dtype)[..., None, :]
+        return tangent * self.derivative(get_backend(saved).xp, saved)[..., None, :]
+
+
+class SmoothElementwise(Elementwise):
+    """A twice differentiable function phi of one variable, applied to every entry.
+
+    Beside what `Elementwise` asks for, a subclass writes `second_derivative`, from what `derivative` gets.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> @dataclass(frozen=True, slots=True)
+    ... class Square(SmoothElementwise):
+    ...     def value(self, xp, x):
+    ...         return x * x
+    ...     def derivative(self, xp, kept):
+    ...         return 2 * kept
+    ...     def second_derivative(self, xp, kept):
+    ...         return xp.full_like(kept, 2)
+    >>> Square().forward({}, np.array([[1.0, 3.0]]))[0]
+    array([[1., 9.]])
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def second_derivative(self, xp: Any, kept: Array) -> Array:
+        """phi'', from x or y."""
+
+    def curvature(self, params: Params, saved: Saved, ct: Array, tangent: Array) -> Array | None:  # noqa: D102
+        return self.second_derivative(get_backend(saved).xp, saved) * (ct * tangent).sum(axis=-2)
+
+
+# --- piecewise linear -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ReLU(Elementwise):
+    """max(x, 0), with derivative 0 at 0."""
+
+    keeps_output = True
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return xp.maximum(x, 0)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return (kept > 0).astype(kept.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class LeakyReLU(Elementwise):
+    """x where x > 0, slope x elsewhere; the derivative at 0 is `slope`.
+
+    Parameters
+    ----------
+    slope : float
+    """
+
+    slope: float = 0.01
+
+    def __post_init__(self) -> None:
+        set_checked(self, slope=check_real(self.slope, "slope"))
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return (xp.maximum if self.slope <= 1 else xp.minimum)(x, self.slope * x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return xp.where(kept > 0, kept.dtype.type(1), kept.dtype.type(self.slope))
+
+
+@dataclass(frozen=True, slots=True)
+class Abs(Elementwise):
+    """|x|, with derivative 0 at 0."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return xp.abs(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return xp.sign(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity(Elementwise):
+    """The input itself."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return x
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return xp.ones_like(kept)
+
+    def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
+        return ct
+
+    def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:  # noqa: D102
+        return tangent
+
+
+# --- smooth -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Erf(SmoothElementwise):
+    """Error function, (2 / sqrt(pi)) times the integral of exp(-t^2) from 0 to x."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return _special(x).erf(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return 2 / math.sqrt(math.pi) * _gaussian(xp, kept, 1.0)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return -4 / math.sqrt(math.pi) * _clipped(xp, kept) * _gaussian(xp, kept, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class GELU(SmoothElementwise):
+    """x Phi(x), with Phi the distribution function of N(0, 1).
+
+    Parameters
+    ----------
+    approximate : {"none", "tanh"}
+        "tanh": Phi(x) is replaced by (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2.
+
+    References
+    ----------
+    Hendrycks, Gimpel. Gaussian error linear units (GELUs). arXiv 1606.08415, 2016.
+    """
+
+    approximate: str = "none"
+
+    def __post_init__(self) -> None:
+        check_choice(self.approximate, "approximate", ("none", "tanh"))
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        if self.approximate == "tanh":
+            return x * _special(x).expit(_tanh_gelu_argument(xp, x)[0])
+        return x * _special(x).ndtr(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        if self.approximate == "tanh":
+            v, dv, _ = _tanh_gelu_argument(xp, kept)
+            s = _special(kept).expit(v)
+            return s + _clipped(xp, kept) * s * (1 - s) * dv
+        return _special(kept).ndtr(kept) + kept * _normal_density(xp, kept)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        z = _clipped(xp, kept)
+        if self.approximate == "tanh":
+            v, dv, ddv = _tanh_gelu_argument(xp, kept)
+            s = _special(kept).expit(v)
+            return s * (1 - s) * (2 * dv + z * ((1 - 2 * s) * dv * dv + ddv))
+        return _normal_density(xp, kept) * (2 - z * z)
+
+
+@dataclass(frozen=True, slots=True)
+class Tanh(SmoothElementwise):
+    """Hyperbolic tangent."""
+
+    keeps_output = True
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return xp.tanh(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return (1 - kept) * (1 + kept)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return -2 * kept * (1 - kept) * (1 + kept)
+
+
+@dataclass(frozen=True, slots=True)
+class Sigmoid(SmoothElementwise):
+    """1 / (1 + exp(-x))."""
+
+    keeps_output = True
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return _special(x).expit(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return kept * (1 - kept)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return kept * (1 - kept) * (1 - 2 * kept)
+
+
+@dataclass(frozen=True, slots=True)
+class SiLU(SmoothElementwise):
+    """x / (1 + exp(-x)), also called swish."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return x * _special(x).expit(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        s = _special(kept).expit(kept)
+        return s + kept * (s * (1 - s))
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        s = _special(kept).expit(kept)
+        return s * (1 - s) * (2 + kept * (1 - 2 * s))
+
+
+@dataclass(frozen=True, slots=True)
+class Softplus(SmoothElementwise):
+    """log(1 + exp(x))."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return _special(kept).expit(kept)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        s = _special(kept).expit(kept)
+        return s * (1 - s)
+
+
+@dataclass(frozen=True, slots=True)
+class Sin(SmoothElementwise):
+    """sin(x)."""
+
+    def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
+        return xp.sin(x)
+
+    def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return xp.cos(kept)
+
+    def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
+        return -xp.sin(kept)
+
+
+# --- scalar functions -------------------------------------------------------------------------------
+
+# exp(-_FAR^2 / 2) is below the smallest float64, and so is the logistic function of the cubic in `_tanh_gelu_argument`.
+_FAR = 40.0
+
+
+def _special(x: Array) -> Any:
+    """Special functions for arrays like `x`."""
+    if get_backend(x).name == "cupy":
+        from cupyx.scipy import special
+    else:
+        from scipy import special
+    return special
+
+
+def _clipped(xp: Any, x: Array) -> Array:
+    return xp.clip(x, -_FAR, _FAR)
+
+
+def _gaussian(xp: Any, x: Array, scale: float) -> Array:
+    """exp(-scale x^2), scale >= 1/2."""
+    z = _clipped(xp, x)
+    z *= z
+    z *= -scale
+    return xp.exp(z, out=z)
+
+
+def _normal_density(xp: Any, x: Array) -> Array:
+    """Density of N(0, 1)."""
+    return _gaussian(xp, x, 0.5) * (1 / math.sqrt(2 * math.pi))
+
+
+def _tanh_gelu_argument(xp: Any, x: Array) -> tuple[Array, Array, Array]:
+    """v(x) with (1 + tanh(v / 2)) / 2 = 1 / (1 + exp(-v)) in place of Phi(x), and its two derivatives."""
+    z, c, a = _clipped(xp, x), 2 * math.sqrt(2 / math.pi), 0.044715
+    square = z * z
+    return c * z * (1 + a * square), c * (1 + 3 * a * square), 6 * a * c * z
