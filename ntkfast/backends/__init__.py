@@ -12,7 +12,7 @@ from .._typing import Array
 from ..errors import MixedBackendError
 from ..kernels import Kernel
 
-__all__ = ["Backend", "available_backends", "get_backend"]
+__all__ = ["Backend", "available_backends", "from_dlpack", "get_backend"]
 
 
 class Backend(NamedTuple):
@@ -171,6 +171,41 @@ def available_backends() -> dict[str, str]:
         if description is not None:
             found["cupy"] = description
     return found
+
+
+_CUDA_DEVICES = (2, 13)  # DLPack's numbers of CUDA memory and CUDA managed memory
+
+
+def from_dlpack(x: Any) -> Array:
+    """Array over the memory of an array of another library; nothing is copied.
+
+    Parameters
+    ----------
+    x : object with ``__dlpack__`` and ``__dlpack_device__``
+        A tensor of PyTorch (detached), an array of JAX, ...
+
+    Returns
+    -------
+    array
+        Of NumPy where the memory is the host's, of CuPy where it is a CUDA device's.
+
+    Raises
+    ------
+    BufferError
+        The memory is neither's, or the dtype has no name in NumPy.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> x = np.zeros(3)
+    >>> np.shares_memory(from_dlpack(x), x)
+    True
+    """
+    if x.__dlpack_device__()[0] in _CUDA_DEVICES:
+        from ._cupy import from_dlpack as load
+
+        return load(x)
+    return _numpy_backend().xp.from_dlpack(x)
 
 
 def _forced_target() -> str | None:

@@ -45,6 +45,11 @@ def _numba_stream(pointer: int, device: int) -> Any:
     return cuda.external_stream(pointer)
 
 
+def from_dlpack(x: Any) -> Any:
+    """A CuPy array over the memory of an array of another library."""
+    return cupy.from_dlpack(x)
+
+
 def describe() -> str | None:
     """Name of the current device, or None where there is none."""
     if not cupy.is_available():
