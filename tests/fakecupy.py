@@ -12,6 +12,7 @@ import types
 
 import numpy as np
 import scipy.linalg
+import scipy.special
 
 from ntkfast.backends import _BACKENDS, Backend
 
@@ -20,15 +21,16 @@ def _names(*lines):
     return {name for line in lines for name in line.split()}
 
 
-CREATION = _names("arange asarray empty full ones zeros")
+CREATION = _names("arange asarray empty eye full ones zeros")
 TYPES = _names("bool_ dtype finfo float32 float64 int32 int64 uint32 uint64")
 # What the library may ask of `xp`. All of it is in CuPy; test_cupy_names.py compares, where CuPy is installed.
 FUNCTIONS = CREATION | _names(
-    "abs arccos arcsin argsort ascontiguousarray clip concatenate cos empty_like exp expm1 fill_diagonal full_like",
-    "hypot isfinite log matmul maximum may_share_memory minimum multiply nonzero ones_like sin sqrt stack tril triu",
-    "where zeros_like",
+    "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate cos einsum empty_like exp expm1",
+    "fill_diagonal full_like hypot isfinite log log1p matmul maximum may_share_memory minimum multiply nonzero",
+    "ones_like sign sin sqrt stack tanh tril triu where zeros_like",
 )
-LINALG, FFT = _names("cholesky eigh solve"), _names("irfft rfft")
+LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
+SPECIAL = _names("erf expit ndtr")
 METHODS = _names(
     "all any argmax argmin argsort astype clip conj copy diagonal fill item max mean min ravel reshape sum transpose"
 )
@@ -82,6 +84,10 @@ class ndarray:
         if name in METHODS:
             return strict(getattr(self._host, name), creation=True)
         raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
+
+    @property
+    def data(self):
+        return types.SimpleNamespace(ptr=self._host.__array_interface__["data"][0])
 
     @property
     def flags(self):
@@ -155,6 +161,7 @@ def asarray(x, dtype=None, order=None):
     return device(np.array(x._host if isinstance(x, ndarray) else x, dtype, order=order or "K"))
 
 
+add = types.SimpleNamespace(at=strict(np.add.at))
 linalg = types.SimpleNamespace(**{name: strict(getattr(np.linalg, name)) for name in LINALG})
 fft = types.SimpleNamespace(**{name: strict(getattr(np.fft, name)) for name in FFT})
 # The number of the device is part of the key of kept arrays: no real device has this one.
@@ -190,8 +197,11 @@ def _solve_triangular(a, b, trans=0, lower=False):
 
 def install(monkeypatch):
     """Let `get_backend` find the stand-in, and imports of CuPy's companion package its modules."""
-    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.linalg"):
+    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.linalg", "cupyx.scipy.special"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["cupyx"].errstate = lambda **_: contextlib.nullcontext()
     sys.modules["cupyx.scipy.linalg"].solve_triangular = _solve_triangular
+    for name in SPECIAL:
+        setattr(sys.modules["cupyx.scipy.special"], name, strict(getattr(scipy.special, name)))
+    sys.modules["cupyx.scipy"].special = sys.modules["cupyx.scipy.special"]
     monkeypatch.setitem(_BACKENDS, ndarray, _Strict("cupy", sys.modules[__name__], "cpu"))
