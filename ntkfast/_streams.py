@@ -40,5 +40,12 @@ class Stream(enum.IntEnum):
     GRAM_ROWS = 96
     WIDTH_TRIALS = 97
 
+    # spectrum
+    HUTCHINSON_TRACE = 100
+    XTRACE = 101
+    HUTCHINSON_DIAGONAL = 102
+    XDIAG = 103
+    LANCZOS = 104
+
     # cli
     DEMO_DRAWS = 112

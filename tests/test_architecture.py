@@ -27,7 +27,7 @@ ALLOWED = {
     "features": {"_angles", "backends", "kernels", "zonal", "sketch", "analytic"},
     "autodiff": {"backends", "layers"},
     "regression": {"backends", "kernels", "zonal", "sketch", "analytic", "features"},
-    "spectrum": {"backends", "sketch"},
+    "spectrum": {"backends", "kernels", "sketch"},
     "empirical": {"backends", "kernels", "layers", "autodiff", "spectrum"},
     "adapters": {"backends", "zonal", "sketch", "layers", "analytic", "features", "regression"},
     "cli": {"backends", "kernels", "zonal", "sketch", "analytic", "features", "regression", "adapters", "__init__"},
