@@ -3,7 +3,7 @@
 ``ALL`` enumerates every kernel, so that no test can forget one.
 """
 
-from . import arccos, countsketch, hadamard, philox, recursion, table, tensorsketch, zonal
+from . import arccos, countsketch, factors, gates, hadamard, patches, philox, recursion, table, tensorsketch, zonal
 from ._kernel import Kernel
 
 __all__ = ["ALL", "Kernel"]
@@ -16,7 +16,12 @@ ALL: tuple[Kernel, ...] = (
     countsketch.adjoint,
     countsketch.apply,
     countsketch.apply_sparse,
+    factors.accumulate,
+    factors.mirror,
+    gates.multiply,
     hadamard.transform,
+    patches.col2im,
+    patches.im2col,
     philox.bits,
     philox.bucket_sign,
     philox.normal,

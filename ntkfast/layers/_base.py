@@ -118,6 +118,10 @@ class Layer(abc.ABC):
                 raise ValueError(f"expected params[{entry!r}] ({layer_name(self)}) of shape {shape}, got {got}")
             yield entry, array
 
+    def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, "Layer", Shape]]:
+        """(path, layer, shape of its input) of every layer that is no container, input first."""
+        yield path, self, in_shape
+
     # --- derivatives ----------------------------------------------------------------------------
 
     @abc.abstractmethod

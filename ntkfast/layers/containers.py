@@ -73,6 +73,11 @@ class Sequential(Layer):
             yield from layer.check_params(entry, in_shape, name)
             in_shape = _out_shape(layer, in_shape, name)
 
+    def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Layer, Shape]]:  # noqa: D102
+        for i, layer in enumerate(self.layers):
+            yield from layer.leaves(in_shape, _join(path, str(i)))
+            in_shape = layer.out_shape(in_shape)
+
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
         saved = []
         for layer, entry in zip(self.layers, params, strict=True):
@@ -186,6 +191,10 @@ class Residual(Layer):
             raise ValueError(f"expected {where} to be a dictionary with {', '.join(names)}, got {got}")
         for name, branch in self._branches():
             yield from branch.check_params(params[name], in_shape, _join(path, name))
+
+    def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Layer, Shape]]:  # noqa: D102
+        for name, branch in self._branches():
+            yield from branch.leaves(in_shape, _join(path, name))
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
         y, saved = self.body.forward(params["body"], x)

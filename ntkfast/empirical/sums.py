@@ -1,0 +1,231 @@
+"""Sums of terms of an NTK, one class per output; a symmetric sum computes the upper triangle of samples only."""
+
+import abc
+from collections.abc import Iterator
+
+from .._typing import Array
+from ..backends import Backend
+from ..kernels import factors
+from .contraction import Direct, Product, SharedProduct, Term
+
+__all__ = ["NTKSum", "ntk_sum"]
+
+# Rows (samples times outputs) and columns of a tile of a full kernel: two matrix products' results stay in cache.
+_TILE = (320, 640)
+
+# Least number of rows of a block of a symmetric Gram matrix: fewer slow matrix products down.
+_GRAM_ROWS = 64
+
+
+class NTKSum(abc.ABC):
+    """A kernel block under construction.
+
+    Parameters
+    ----------
+    backend : Backend
+    n1, n2, k : int
+    dtype : dtype
+    symmetric : bool
+        The samples of both sides are the same.
+    """
+
+    def __init__(self, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> None:
+        self._backend, self._xp = backend, backend.xp
+        self._n1, self._n2, self._k, self._symmetric = n1, n2, k, symmetric
+        self._out = backend.xp.zeros(self._shape(), dtype)
+
+    @abc.abstractmethod
+    def _shape(self) -> tuple[int, ...]:
+        """Shape of the result."""
+
+    def add(self, term: Term) -> None:
+        """Add one term."""
+        if isinstance(term, Product):
+            self._add_product(term)
+        elif isinstance(term, SharedProduct):
+            self._add_shared(term)
+        else:
+            self._add_direct(term)
+
+    @abc.abstractmethod
+    def _add_product(self, term: Product) -> None: ...
+
+    @abc.abstractmethod
+    def _add_shared(self, term: SharedProduct) -> None: ...
+
+    def _add_direct(self, term: Direct) -> None:
+        if isinstance(term.rows, slice):
+            self._out[term.rows, term.columns] += term.values
+        else:
+            self._out[self._xp.ix_(term.rows, term.columns)] += term.values
+
+    def result(self) -> Array:
+        """The finished block."""
+        if self._symmetric:
+            _mirror(self._out)
+        return self._out
+
+    def _gram(self, left: Array, right: Array) -> Array:
+        """left @ right^T, (n1, n2); with equal samples the upper triangle at least."""
+        rows = max(_GRAM_ROWS, self._n1 // 6)
+        if not self._symmetric or self._n1 < 2 * rows:
+            return left @ right.T
+        out = self._xp.zeros((self._n1, self._n2), left.dtype)
+        for start in range(0, self._n1, rows):
+            self._xp.matmul(left[start : start + rows], right[start:].T, out=out[start : start + rows, start:])
+        return out
+
+
+def ntk_sum(output: str, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> NTKSum:
+    """An empty sum for "trace", "diagonal" or "full"."""
+    kind = {"trace": TraceSum, "diagonal": DiagonalSum, "full": FullSum}[output]
+    return kind(backend, n1, n2, k, dtype, symmetric)
+
+
+def _mirror(out: Array, rows: int = 64) -> None:
+    """Copy the upper triangle of samples to the lower; out (n, n) or (n, n, k)."""
+    n = out.shape[0]
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        for i in range(start + 1, stop):
+            out[i, start:i] = out[start:i, i]
+        out[stop:, start:stop] = out[start:stop, stop:].swapaxes(0, 1)
+
+
+class TraceSum(NTKSum):
+    """(n1, n2): the mean over outputs."""
+
+    def _shape(self) -> tuple[int, ...]:
+        return self._n1, self._n2
+
+    def _add_product(self, term: Product) -> None:
+        left = term.left.reshape(self._n1, -1)
+        right = left if term.right is term.left else term.right.reshape(self._n2, -1)
+        self._add(self._gram(left, right), term.a, term.scale)
+
+    def _add_shared(self, term: SharedProduct) -> None:
+        weights = (term.s1 * term.s2).sum(axis=0)  # (o,)
+        if term.x1 is None or term.x2 is None:
+            assert term.a is not None
+            self._out += term.a * (weights.sum() * (term.scale / self._k))
+            return
+        left = (term.x1 * weights[:, None]).reshape(self._n1, -1)
+        self._add(self._gram(left, term.x2.reshape(self._n2, -1)), term.a, term.scale)
+
+    def _add(self, gram: Array, a: Array | None, scale: float) -> None:
+        if a is not None:
+            gram *= a
+        if scale != self._k:
+            gram *= scale / self._k
+        self._out += gram
+
+    def _add_direct(self, term: Direct) -> None:
+        super()._add_direct(Direct(term.values / self._k, term.rows, term.columns))
+
+
+class DiagonalSum(NTKSum):
+    """(n1, n2, k): equal outputs."""
+
+    def _shape(self) -> tuple[int, ...]:
+        return self._n1, self._n2, self._k
+
+    def _add_product(self, term: Product) -> None:
+        for p in range(self._k):
+            left = term.left[:, p]
+            gram = self._gram(left, left if term.right is term.left else term.right[:, p])
+            self._out[..., p] += term.scale * (gram if term.a is None else gram * term.a)
+
+    def _add_shared(self, term: SharedProduct) -> None:
+        weights = term.s1 * term.s2  # (k, o)
+        if term.x1 is None or term.x2 is None:
+            assert term.a is not None
+            self._out += term.a[..., None] * (term.scale * weights.sum(axis=1))
+            return
+        right = term.x2.reshape(self._n2, -1)
+        for p in range(self._k):
+            gram = self._gram((term.x1 * weights[p, :, None]).reshape(self._n1, -1), right)
+            self._out[..., p] += term.scale * (gram if term.a is None else gram * term.a)
+
+
+class FullSum(NTKSum):
+    """(n1, n2, k, k): all pairs of outputs.
+
+    Products wait until `result`, so that the tiles of all layers are added while they are in cache.
+    """
+
+    def __init__(self, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> None:
+        super().__init__(backend, n1, n2, k, dtype, symmetric)
+        self._waiting: list[Product] = []
+
+    def _shape(self) -> tuple[int, ...]:
+        return self._n1, self._n2, self._k, self._k
+
+    def _add_product(self, term: Product) -> None:
+        self._waiting.append(term)
+        wide = term.left.shape[-1] > 4096
+        if wide or len(self._waiting) >= 16:
+            self._flush()
+
+    def _add_shared(self, term: SharedProduct) -> None:
+        weights = term.s1[:, None] * term.s2[None]  # (k, q, o)
+        if term.x1 is None or term.x2 is None:
+            self._add_constant(term, weights.sum(axis=-1))
+            return
+        flat = self._xp.ascontiguousarray(weights.reshape(-1, weights.shape[-1]).T)  # (o, k q)
+        left, right = term.x1.transpose(1, 0, 2), term.x2.transpose(1, 2, 0)  # (o, n, i), (o, i, m)
+        for rows, columns in self._tiles(max(1, 2**22 // (self._n2 * flat.shape[0]))):
+            grams = self._xp.matmul(left[:, rows], right[:, :, columns])  # (o, n, m)
+            if term.a is not None:
+                grams *= term.a[rows, columns]
+            part = grams.reshape(flat.shape[0], -1).T @ flat
+            part *= term.scale
+            self._out[rows, columns] += part.reshape(*grams.shape[1:], self._k, self._k)
+
+    def _add_constant(self, term: SharedProduct, outputs: Array) -> None:
+        """a[n, m] outputs[k, q], as a product of width k."""
+        assert term.a is not None
+        eye = self._xp.eye(self._k, dtype=outputs.dtype)
+        left = self._xp.broadcast_to(outputs, (self._n1, self._k, self._k))
+        right = self._xp.broadcast_to(eye, (self._n2, self._k, self._k))
+        self._add_product(Product(left, right, term.a, term.scale))
+
+    def result(self) -> Array:
+        """The finished block."""
+        self._flush()
+        if self._symmetric:
+            self._backend.launch(factors.mirror, self._out)
+        return self._out
+
+    def _tiles(self, height: int) -> Iterator[tuple[slice, slice]]:
+        """Blocks of rows, from the diagonal on where the samples are the same."""
+        for start in range(0, self._n1, height):
+            yield slice(start, min(start + height, self._n1)), slice(start if self._symmetric else 0, self._n2)
+
+    def _flush(self) -> None:
+        """Add the waiting products, tile by tile."""
+        if not self._waiting:
+            return
+        xp, k, dtype = self._xp, self._k, self._out.dtype
+        height = max(1, min(_TILE[0], self._n1 * k // 6) // k)
+        width = max(1, _TILE[1] // k)
+        terms, self._waiting = self._waiting, []
+        lefts = [xp.ascontiguousarray(t.left).reshape(-1, t.left.shape[-1]) for t in terms]
+        rights = [
+            left if t.right is t.left else xp.ascontiguousarray(t.right).reshape(-1, t.right.shape[-1])
+            for t, left in zip(terms, lefts, strict=True)
+        ]
+        for rows, rest in self._tiles(height):
+            for start in range(rest.start, rest.stop, width):
+                columns = slice(start, min(start + width, rest.stop))
+                n, m = rows.stop - rows.start, columns.stop - columns.start
+                a = xp.empty((len(terms), n, m), dtype)
+                b = xp.empty((len(terms), n * k, m * k), dtype)
+                for i, term in enumerate(terms):
+                    a[i] = term.scale if term.a is None else term.scale * term.a[rows, columns]
+                    left, right = (
+                        lefts[i][rows.start * k : rows.stop * k],
+                        rights[i][columns.start * k : columns.stop * k],
+                    )
+                    xp.matmul(left, right.T, out=b[i])
+                tile = b.reshape(len(terms), n, k, m, k)
+                self._backend.launch(factors.accumulate, a, tile, rows.start, columns.start, self._out)

@@ -1,0 +1,119 @@
+"""Sums of blocks of finite-width NTKs from their factors, in the axis order of the result.
+
+    accumulate:  out[i0 + i, j0 + j, p, q] += sum over l of a[l, i, j] b[l, i, p, j, q]
+    mirror:      out[j, i, q, p] = out[i, j, p, q]  for j > i
+
+The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample (Novak,
+Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples i and j;
+the result has them last. Letters: L layers, n and m samples, k and q outputs; a (L, n, m), b (L, n, k, m, k), out (N, M, k, k).
+
+Promise: close. Terms are added in the order of l on every target, but may be fused multiply-adds.
+
+References
+----------
+Novak, Sohl-Dickstein, Schoenholz. Fast finite width neural tangent kernel. ICML 2022, arXiv 2206.08720.
+"""
+
+import numpy as np
+from numba import prange
+
+from ._cuda import cuda
+from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
+
+__all__ = ["accumulate", "mirror"]
+
+# Samples of a square of `mirror`: its rows and columns stay in cache.
+_SQUARE = 8
+
+
+# --- accumulate ---------------------------------------------------------------------------------
+
+
+def _accumulate_reference(a, b, i0, j0, out):
+    """Add L products of Gram matrices; a (L, n, m), b (L, n, k, m, k), out (N, M, k, k), i0 + n <= N, j0 + m <= M."""
+    n, m = a.shape[1:]
+    out[i0 : i0 + n, j0 : j0 + m] += np.einsum("lij,lipjq->ijpq", a, b)
+
+
+@shared
+def _add_row(a, b, out):
+    """One sample i and layer l: a (m,), b (k, m, k), out (m, k, k)."""
+    for j in range(a.shape[0]):
+        weight = a[j]
+        for p in range(b.shape[0]):
+            for q in range(b.shape[2]):
+                out[j, p, q] += weight * b[p, j, q]
+
+
+@cpu_jit
+def _accumulate_cpu(a, b, i0, j0, out):
+    layers, n, m = a.shape
+    for i in prange(n):
+        row = out[i0 + i, j0 : j0 + m]
+        for layer in range(layers):
+            _add_row(a[layer, i], b[layer, i], row)
+
+
+@cuda_jit
+def _accumulate_kernel(a, b, i0, j0, out):
+    layers, n, k, m, _ = b.shape
+    for entry in range(cuda.grid(1), n * m * k * k, cuda.gridsize(1)):
+        q, rest = entry % k, entry // k
+        p, rest = rest % k, rest // k
+        j, i = rest % m, rest // m
+        total = out[i0 + i, j0 + j, p, q]
+        for layer in range(layers):
+            total += a[layer, i, j] * b[layer, i, p, j, q]
+        out[i0 + i, j0 + j, p, q] = total
+
+
+def _accumulate_cuda(a, b, i0, j0, out, stream=0):
+    _accumulate_kernel[(*grid(b[0].size), stream)](a, b, i0, j0, out)
+
+
+accumulate = Kernel("factors.accumulate", _accumulate_reference, _accumulate_cpu, _accumulate_cuda)
+
+
+# --- mirror -------------------------------------------------------------------------------------
+
+
+def _mirror_reference(out):
+    """Copy the upper triangle of samples to the lower; out (n, n, k, k)."""
+    i, j = np.triu_indices(out.shape[0], 1)
+    out[j, i] = out[i, j].transpose(0, 2, 1)
+
+
+@shared
+def _mirror_pair(source, out):
+    for p in range(source.shape[0]):
+        for q in range(source.shape[1]):
+            out[q, p] = source[p, q]
+
+
+@cpu_jit
+def _mirror_cpu(out):
+    n = out.shape[0]
+    squares = -(-n // _SQUARE)
+    for row in prange(squares):
+        for column in range(row + 1):
+            for j in range(row * _SQUARE, min(n, (row + 1) * _SQUARE)):
+                for i in range(column * _SQUARE, min(j, (column + 1) * _SQUARE)):
+                    _mirror_pair(out[i, j], out[j, i])
+
+
+@cuda_jit
+def _mirror_kernel(out):
+    n, k = out.shape[0], out.shape[2]
+    for entry in range(cuda.grid(1), n * n * k * k, cuda.gridsize(1)):
+        q, rest = entry % k, entry // k
+        p, rest = rest % k, rest // k
+        j, i = rest % n, rest // n
+        if j > i:
+            out[j, i, q, p] = out[i, j, p, q]
+
+
+def _mirror_cuda(out, stream=0):
+    _mirror_kernel[(*grid(out.size), stream)](out)
+
+
+mirror = Kernel("factors.mirror", _mirror_reference, _mirror_cpu, _mirror_cuda)
