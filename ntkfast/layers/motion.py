@@ -3,9 +3,9 @@
     S(x) = sum over n, k of <ct[n, k], J(x[n]) V[n, k]>
 
 is a contraction of the parameters' Jacobian with directions V of the parameters. Its gradient with respect to x takes
-one pass up, `Layer.pair_jvp`, of the tangents u that V causes, and one pass down, `Layer.pair_vjp`, of the cotangents of
-the pair: that of the tangents is the cotangent ct of the backward pass as ever, and that of the values collects what a
-layer's derivatives contribute to dS/dx by depending on x:
+one pass up, `Layer.pair_jvp`, of the tangents u that V causes, and one pass down, `Layer.pair_vjp`, of the cotangents
+of the pair: that of the tangents is the cotangent ct of the backward pass as ever, and that of the values collects what
+a layer's derivatives contribute to dS/dx by depending on x:
 
     value_in = D^T value_out + curvature(ct, u) + (what V does to the layer, pulled back)      D = dy/dx of the layer.
 
