@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_dtype, check_finite, check_range, check_real
+from .._check import check_dtype, check_finite, check_range, check_real, quiet
 from .._typing import Array
 from ..backends import get_backend
 from ..errors import NotPositiveDefiniteError
@@ -109,10 +109,12 @@ def eigenvalues(kernel: Array) -> Array:
     """
     matrix = square(kernel)
     xp = get_backend(matrix).xp
-    size = float(xp.abs(matrix).max()) or 1.0  # entries near the largest number would overflow within
-    values = xp.linalg.eigvalsh((matrix / matrix.dtype.type(size)).astype("float64"))
+    # Entries near the largest number would overflow on the way; a power of two changes no digit.
+    size = 2.0 ** (math.frexp(float(xp.abs(matrix).max()))[1] - 1)
+    values = xp.linalg.eigvalsh(matrix.astype("float64") / size)
     values = xp.where((values < 0) & (values >= -_floor(matrix, values)), 0.0, values)
-    return check_range((values * size).astype(matrix.dtype), "eigenvalues")
+    with quiet():
+        return check_range((values * size).astype(matrix.dtype), "eigenvalues")
 
 
 def _floor(like: Array, values: Array) -> float:

@@ -28,6 +28,10 @@ __all__ = ["SpectralDensity", "log_determinant", "spectral_density"]
 # Default width of the smoothing, relative to the range of the nodes, and margin of the default grid in widths.
 _WIDTH, _MARGIN, _GRID = 0.01, 4.0, 512
 
+# A recursion ends at a coupling of this many rounding errors: earlier steps have amplified them. Going on with such a
+# vector would cost products, and change no weight by more than the square of its size.
+_BREAKDOWN = 8.0
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpectralDensity:
@@ -210,11 +214,11 @@ def spectral_density(
         parts.append(_lanczos(products, z / math.sqrt(products.n), steps))
     diagonal, off_diagonal, lengths = (np.concatenate(part) for part in zip(*parts, strict=True))
     nodes, weights = _gauss(diagonal, off_diagonal, lengths)
-    rounding = _tolerance(products) * float(np.abs(nodes).max())
+    rounding = _rounding(products) * float(np.abs(nodes).max())
     return SpectralDensity(nodes, weights, products.n, int(lengths.sum()), rounding)
 
 
-def _tolerance(products: Products) -> float:
+def _rounding(products: Products) -> float:
     """What rounding leaves of a product that should vanish, relative to the norm of the matrix."""
     return products.eps * math.sqrt(products.n)
 
@@ -238,7 +242,7 @@ def _lanczos(products: Products, start: Array, steps: int) -> tuple[Any, Any, An
         off_diagonal[:, j] = to_numpy((w * w).sum(axis=1)) ** 0.5
         lengths += alive
         scale = np.maximum(scale, np.abs(diagonal[:, j]) + off_diagonal[:, j])
-        alive &= off_diagonal[:, j] > _tolerance(products) * scale
+        alive &= off_diagonal[:, j] > _BREAKDOWN * _rounding(products) * scale
         if not alive.any():
             break
         inverse = np.where(alive, 1 / np.where(alive, off_diagonal[:, j], 1), 0.0)
