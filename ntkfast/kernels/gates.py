@@ -1,9 +1,9 @@
 """Product of cotangents with a gate that they share.
 
-    out[i, k, c] = ct[i // q, k, c] gate[i, c]        q = m / p
+    out[i, p, k, c] = ct[i, p, k, c] gate[i, p, c]
 
-Letters: m pixels of all samples, k cotangents, c channels; ct (p, k, c) where p divides m: one block of cotangents per
-pixel, per sample, or for all. gate (m, c), out (m, k, c); ``out`` may be ct where p = m.
+Letters: i samples, p positions, k cotangents, c channels. ct (n or 1, t or 1, k, c): an axis of size 1 is the same for
+all; gate (n, t, c), out (n, t, k, c); ``out`` may be ct.
 
 Promise: bitwise on every target; an entry is one product.
 """
@@ -17,32 +17,34 @@ __all__ = ["multiply"]
 
 
 def _multiply_reference(ct, gate, out):
-    """Gated cotangents; ct (p, k, c), gate (m, c), out (m, k, c)."""
-    p, k, c = ct.shape
-    blocks = out.reshape(p, -1, k, c)
-    blocks[:] = ct[:, None] * gate.reshape(p, -1, 1, c)
+    """Gated cotangents; ct (n or 1, t or 1, k, c), gate (n, t, c), out (n, t, k, c)."""
+    out[:] = ct * gate[:, :, None]
 
 
 @cpu_jit
 def _multiply_cpu(ct, gate, out):
-    m, k, c = out.shape
-    pixels = m // ct.shape[0]
-    for i in prange(m):
-        slope = gate[i]
+    n, t, k, c = out.shape
+    per_sample, per_position = ct.shape[0] > 1, ct.shape[1] > 1
+    for place in prange(n * t):
+        i, p = place // t, place % t
+        slope = gate[i, p]
+        block = ct[i if per_sample else 0, p if per_position else 0]
         for j in range(k):
-            source, target = ct[i // pixels, j], out[i, j]
+            source, target = block[j], out[i, p, j]
             for channel in range(c):
                 target[channel] = source[channel] * slope[channel]
 
 
 @cuda_jit
 def _multiply_kernel(ct, gate, out):
-    m, k, c = out.shape
-    pixels = m // ct.shape[0]
+    _, t, k, c = out.shape
+    per_sample, per_position = ct.shape[0] > 1, ct.shape[1] > 1
     for entry in range(cuda.grid(1), out.size, cuda.gridsize(1)):
         channel, rest = entry % c, entry // c
-        j, i = rest % k, rest // k
-        out[i, j, channel] = ct[i // pixels, j, channel] * gate[i, channel]
+        j, rest = rest % k, rest // k
+        p, i = rest % t, rest // t
+        value = ct[i if per_sample else 0, p if per_position else 0, j, channel]
+        out[i, p, j, channel] = value * gate[i, p, channel]
 
 
 def _multiply_cuda(ct, gate, out, stream=0):

@@ -17,25 +17,34 @@ from .activations import (
     Tanh,
 )
 from .containers import Residual, Sequential
+from .conv import Conv1d, Conv2d
 from .dense import Dense
 from .embedding import Embedding
 from .factors import Cotangent, JacobianFactors, SparseFactors
+from .flatten import Flatten
 from .normalization import BatchNorm, LayerNorm
+from .pooling import AvgPool2d, GlobalAvgPool, MaxPool2d
 
 __all__ = [
     "GELU",
     "Abs",
+    "AvgPool2d",
     "BatchNorm",
+    "Conv1d",
+    "Conv2d",
     "Cotangent",
     "Dense",
     "Elementwise",
     "Embedding",
     "Erf",
+    "Flatten",
+    "GlobalAvgPool",
     "Identity",
     "JacobianFactors",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
+    "MaxPool2d",
     "ReLU",
     "Residual",
     "Sequential",

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from .._typing import Array
 from ..backends import get_backend
+from ..kernels import gates
 
 __all__ = ["Acts", "Cotangent", "Factors", "JacobianFactors", "SparseFactors"]
 
@@ -46,7 +47,7 @@ class Cotangent:
         """The product, shape (n, *spatial, k, c), C-contiguous; may share memory with `shared`."""
         xp = get_backend(self.shared).xp
         if self.gate is not None:
-            return self.gate[..., None, :] * self.shared
+            return _gate(self.shared, self.gate)
         shape = (n, *spatial, *self.shared.shape[-2:])
         return xp.ascontiguousarray(xp.broadcast_to(self.shared, shape))
 
@@ -56,7 +57,7 @@ class Cotangent:
             return Cotangent(self.shared, self.gate * slope)
         if self.shared.shape[:-2] != slope.shape[:-1]:
             return Cotangent(self.shared, slope)
-        return Cotangent(self.shared * slope[..., None, :])
+        return Cotangent(_gate(self.shared, slope))
 
     def scaled(self, factor: Array | float) -> "Cotangent":
         """The cotangent times a number, or times one number per channel, shape (c,)."""
@@ -70,7 +71,21 @@ class Cotangent:
 
 
 def _product(ct: Cotangent) -> Array:
-    return ct.shared if ct.gate is None else ct.gate[..., None, :] * ct.shared
+    return ct.shared if ct.gate is None else _gate(ct.shared, ct.gate)
+
+
+def _gate(shared: Array, gate: Array) -> Array:
+    """The product gate[n, s, c] shared[n, s, k, c]."""
+    backend = get_backend(shared)
+    (n, *spatial, c), k = gate.shape, shared.shape[-2]
+    t = math.prod(spatial)
+    if math.prod(shared.shape[1:-2]) not in (1, t):  # constant along some of the spatial axes
+        shared = backend.xp.broadcast_to(shared, (shared.shape[0], *spatial, k, c))
+    blocks = backend.xp.ascontiguousarray(shared).reshape(shared.shape[0], -1, k, c)
+    out = backend.xp.empty((n, *spatial, k, c), gate.dtype)
+    gate = backend.xp.ascontiguousarray(gate).reshape(n, t, c)
+    backend.launch(gates.multiply, blocks, gate, out.reshape(n, t, k, c))
+    return out
 
 
 class Acts(Protocol):

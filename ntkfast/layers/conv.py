@@ -1,0 +1,346 @@
+"""Convolutions as matrix products of patches.
+
+    z[n, p, (g, o)] = scale sum over taps ab and i of x[n, pixel(p, ab), (g, i)] W[ab, i, (g, o)] + b_scale b[(g, o)]
+
+Letters: n samples, p places of the output (t of them), ab taps of the kernel, k cotangents or tangents; i input and o
+output channels of one of g groups. Images are (n, h, w, g i); a weight is (height, width, i, g o). pixel(p, ab) is
+place times stride plus tap times dilation minus padding; zeros are outside of the image.
+
+The Jacobian of W under a cotangent delta is scale (patches of x) (x) delta. Patches are made in chunks that stay in
+cache, and are not kept: the factors hold x and make the patches of the samples that are asked for.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar
+
+from .._check import check_int, set_checked
+from .._typing import Array
+from ..backends import Backend, get_backend
+from ..kernels import patches
+from ._base import Params, Saved, Shape, layer_name
+from ._geometry import Padding, Window, as_padding, as_sizes, check_image, window
+from .dense import Affine
+from .factors import Cotangent, Factors, JacobianFactors
+
+__all__ = ["Conv1d", "Conv2d", "Patches"]
+
+# Bytes of patches at a time: a few images' worth in the caches of a CPU; enough to fill a GPU.
+_CHUNK_BYTES = {"numpy": 2**22, "cupy": 2**28}
+
+
+class _Convolution(Affine):
+    """What convolutions share. Subclasses have one or two spatial axes; one axis is an image with one row."""
+
+    __slots__ = ()
+
+    axes: ClassVar[int]
+
+    channels: int
+    kernel_size: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
+
+    def __post_init__(self) -> None:
+        set_checked(
+            self,
+            channels=check_int(self.channels, "channels", minimum=1),
+            kernel_size=as_sizes(self.kernel_size, "kernel_size", self.axes),
+            stride=as_sizes(self.stride, "stride", self.axes),
+            padding=as_padding(self.padding, self.axes),
+            dilation=as_sizes(self.dilation, "dilation", self.axes),
+            groups=check_int(self.groups, "groups", minimum=1),
+        )
+        self._check_scales()
+        if self.channels % self.groups:
+            raise ValueError(f"expected channels divisible by groups = {self.groups}, got {self.channels}")
+
+    def _window(self, image: Shape) -> Window:
+        return window(image, self.kernel_size, self.stride, self.dilation, self.padding)
+
+    def parameter_shapes(self, in_shape: Shape) -> dict[str, Shape]:
+        self._check_in(in_shape)
+        weight: dict[str, Shape] = {"weight": (*self.kernel_size, in_shape[-1] // self.groups, self.channels)}
+        return weight | {"bias": (self.channels,)} if self.bias else weight
+
+    def _check_in(self, in_shape: Shape) -> None:
+        check_image(in_shape, self.axes, layer_name(self))
+        if in_shape[-1] % self.groups:
+            raise ValueError(f"expected input channels divisible by groups = {self.groups}, got {in_shape[-1]}")
+
+    def out_shape(self, in_shape: Shape) -> Shape:
+        self._check_in(in_shape)
+        return (*self._window(in_shape[:-1]).places[2 - self.axes :], self.channels)
+
+    def _fan_scales(self, in_channels: int) -> tuple[float, float]:
+        return self._scales(math.prod(self.kernel_size) * in_channels // self.groups)
+
+    def _matrices(self, weight: Array, scale: float) -> Array:
+        """The scaled weight as a matrix per group, (g, taps i, o)."""
+        xp = get_backend(weight).xp
+        matrices = weight.reshape(-1, self.groups, self.channels // self.groups).transpose(1, 0, 2)
+        return xp.ascontiguousarray(matrices) if scale == 1.0 else xp.ascontiguousarray(matrices * scale)
+
+    # --- value and tangents ---------------------------------------------------------------------
+
+    def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:
+        scale, b_scale = self._fan_scales(x.shape[-1])
+        found = self._window(x.shape[1:-1])
+        bias = b_scale * params["bias"] if self.bias else None
+        y = _correlate(x, found, self._matrices(params["weight"], scale), self.groups, bias)
+        return y.reshape(x.shape[0], *found.places[2 - self.axes :], self.channels), x
+
+    def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:
+        scale, _ = self._fan_scales(saved.shape[-1])
+        found, k = self._window(saved.shape[1:-1]), tangent.shape[-2]
+        # k tangents are k times the groups, which meet the same weights
+        y = _correlate(tangent, found, self._matrices(params["weight"], scale), k * self.groups, None)
+        return y.reshape(saved.shape[0], *found.places[2 - self.axes :], k, self.channels)
+
+    def param_jvp(self, params: Params, direction: Params, saved: Saved) -> Array:
+        return self.forward(direction, saved)[0]
+
+    # --- parameters -----------------------------------------------------------------------------
+
+    def factors(self, params: Params, saved: Saved, ct: Cotangent) -> dict[str, Factors]:
+        n, found = saved.shape[0], self._window(saved.shape[1:-1])
+        spatial = found.places[2 - self.axes :]
+        scale, b_scale = self._fan_scales(saved.shape[-1])
+        shape = (*self.kernel_size, saved.shape[-1] // self.groups, self.channels)
+        act = Patches(saved, found, self.groups)
+        factors: dict[str, Factors] = {"weight": JacobianFactors(ct, act, shape, n, spatial, self.groups, scale)}
+        if self.bias:
+            factors["bias"] = JacobianFactors(ct, None, (self.channels,), n, spatial, scale=b_scale)
+        return factors
+
+    def act_vjp(self, params: Params, saved: Saved, name: str, ct: Array) -> Array | None:
+        if name != "weight":
+            return None
+        out = get_backend(saved).xp.empty(saved.shape, saved.dtype)
+        _scatter(ct, self._window(saved.shape[1:-1]), self.groups, out)
+        return out
+
+    # --- cotangents -----------------------------------------------------------------------------
+
+    def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:
+        scale, _ = self._fan_scales(saved.shape[-1])
+        found = self._window(saved.shape[1:-1])
+        if self.axes == 1:  # images with one row
+            ct = Cotangent(ct.shared[:, None], None if ct.gate is None else ct.gate[:, None])
+        if self._reads_gate(found, ct):
+            out = self._vjp_of_gate(params["weight"] * scale, found, ct)
+        else:
+            out = self._vjp_of_product(self._matrices(params["weight"], scale), found, ct, saved)
+        return Cotangent(out.reshape(-1, *saved.shape[1:-1], ct.k, saved.shape[-1]))
+
+    def _reads_gate(self, found: Window, ct: Cotangent) -> bool:
+        """Whether the cotangents differ by gates alone, which are fewer than they, and have patches like an image."""
+        constant = ct.shared.shape[:-2] == (1, 1, 1)
+        return ct.gate is not None and constant and self.groups == 1 and found.stride == (1, 1)
+
+    def _vjp_of_gate(self, weight: Array, found: Window, ct: Cotangent) -> Array:
+        """Patches of the gate times (shared times weight): the cotangents are never formed."""
+        xp = get_backend(weight).xp
+        taps = weight.reshape(found.taps, -1, self.channels)[::-1]  # (ab, i, o), in the order of the transposed window
+        matrix = taps.transpose(0, 2, 1)[:, :, None, :] * ct.shared.reshape(ct.k, self.channels).T[:, :, None]
+        matrix = xp.ascontiguousarray(matrix.reshape(1, found.taps * self.channels, -1))  # (ab o, k i)
+        return _correlate(ct.gate, found.transposed(), matrix, 1, None)
+
+    def _vjp_of_product(self, matrices: Array, found: Window, ct: Cotangent, saved: Array) -> Array:
+        """Cotangents times the weight, whose patches are then added where they overlap."""
+        backend = get_backend(saved)
+        n = saved.shape[0] if ct.gate is not None else ct.shared.shape[0]
+        k, g, o = ct.k, self.groups, self.channels // self.groups
+        step = found.taps * saved.shape[-1] // g
+        out = backend.xp.empty((n, *found.size, k, saved.shape[-1]), saved.dtype)
+        matrices = matrices.transpose(0, 2, 1)
+        for rows in _sample_chunks(n, math.prod(found.places) * k * g * step * saved.itemsize, backend):
+            delta = _delta(ct, rows, found)
+            m = delta.shape[0]
+            col = backend.xp.empty((m, g, step), saved.dtype)
+            backend.xp.matmul(delta.reshape(m, g, o).transpose(1, 0, 2), matrices, out=col.transpose(1, 0, 2))
+            _scatter(col, found, k * g, out[rows])
+        return out
+
+
+def _delta(ct: Cotangent, rows: slice, found: Window) -> Array:
+    """Cotangents of some samples, formed: (samples t k, channels)."""
+    shared = ct.shared if ct.shared.shape[0] == 1 else ct.shared[rows]
+    part = Cotangent(shared, None if ct.gate is None else ct.gate[rows])
+    return part.dense(rows.stop - rows.start, found.places).reshape(-1, shared.shape[-1])
+
+
+def _sample_chunks(n: int, bytes_per_sample: int, backend: Backend) -> Iterator[slice]:
+    step = max(1, _CHUNK_BYTES[backend.name] // max(bytes_per_sample, 1))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def _correlate(x: Array, found: Window, matrices: Array, groups: int, bias: Array | None) -> Array:
+    """Patches of x times the matrices (g, taps i, o), plus a bias; (n, t, (groups / g) g o).
+
+    `groups` counts what x has beside its i channels: a multiple of g.
+    """
+    backend = get_backend(x)
+    xp, n = backend.xp, x.shape[0]
+    x = x.reshape(n, *found.size, groups, -1)
+    g, step, o = matrices.shape
+    y = xp.empty((n, *found.places, groups * o), x.dtype)
+    per_row = found.places[1] * groups * step * x.itemsize
+    for samples, rows in _tiles(n, found.places[0], per_row, backend):
+        part = _patches(x[samples], found.rows(rows.start, rows.stop), backend)
+        target = y[samples, rows].reshape(-1, g, o)
+        xp.matmul(part.reshape(-1, g, step).transpose(1, 0, 2), matrices, out=target.transpose(1, 0, 2))
+        if bias is not None:
+            target += bias.reshape(g, o)
+    return y
+
+
+def _tiles(n: int, rows: int, bytes_per_row: int, backend: Backend) -> Iterator[tuple[slice, slice]]:
+    """Samples and rows of the output whose patches are made together: many samples, or rows of one."""
+    if bytes_per_row * rows <= _CHUNK_BYTES[backend.name]:
+        for samples in _sample_chunks(n, bytes_per_row * rows, backend):
+            yield samples, slice(0, rows)
+        return
+    step = max(1, _CHUNK_BYTES[backend.name] // bytes_per_row)
+    for i in range(n):
+        for start in range(0, rows, step):
+            yield slice(i, i + 1), slice(start, min(start + step, rows))
+
+
+def _patches(x: Array, found: Window, backend: Backend) -> Array:
+    """Patches of (n, h, w, groups, i): (n, rows, columns, groups, *kernel, i)."""
+    if found.is_pointwise:
+        return x
+    out = backend.xp.empty((x.shape[0], *found.places, x.shape[3], *found.kernel, x.shape[4]), x.dtype)
+    backend.launch(patches.im2col, backend.xp.ascontiguousarray(x), found.stride, found.dilation, found.before, out)
+    return out
+
+
+def _scatter(col: Array, found: Window, groups: int, out: Array) -> None:
+    """Add patches (n, t, groups taps i) where they overlap, into `out` (n, h, w, groups i)."""
+    backend, n = get_backend(col), out.shape[0]
+    channels = math.prod(out.shape[1:]) // (math.prod(found.size) * groups)
+    col = backend.xp.ascontiguousarray(col).reshape(n, *found.places, groups, *found.kernel, channels)
+    out = out.reshape(n, *found.size, groups, channels)
+    backend.launch(patches.col2im, col, found.stride, found.dilation, found.before, out)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Patches:
+    """Patches of images, made when asked for: `act` in the factors of a convolution.
+
+    Attributes
+    ----------
+    x : array, shape (n, *spatial, g i)
+        The images, C-contiguous.
+    window : Window
+    groups : int
+    """
+
+    x: Array
+    window: Window
+    groups: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, t, g taps i)."""
+        return self.x.shape[0], math.prod(self.window.places), self.window.taps * self.x.shape[-1]
+
+    def __getitem__(self, rows: slice) -> Array:
+        x = self.x[rows]
+        image = x.reshape(x.shape[0], *self.window.size, self.groups, -1)
+        return _patches(image, self.window, get_backend(x)).reshape(x.shape[0], *self.shape[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class Conv2d(_Convolution):
+    """Convolution of images (cross-correlation, no flip).
+
+    Parameters
+    ----------
+    channels : int
+        Output channels.
+    kernel_size : int or (int, int)
+    stride, dilation : int or (int, int)
+    padding : {"SAME", "VALID"}, int, or ((top, bottom), (left, right))
+        Zeros around the image. "SAME": the output has ceil(size / stride) pixels, and the odd row or column of
+        padding comes after.
+    groups : int
+        Channels are cut into groups that do not meet; as many groups as input channels is a depthwise convolution.
+        Output channels are group by group.
+    W_std, b_std : float
+        Scales of weight and bias; the fan-in is kernel height x kernel width x input channels / groups. b_std = 0
+        means no bias, unless `bias` says otherwise.
+    bias : bool, optional
+        Whether there is a bias; default ``b_std > 0``.
+    parameterization : {"ntk", "standard"}
+
+    Notes
+    -----
+    Parameters: "weight", shape (kernel height, kernel width, input channels / groups, channels), and "bias", shape
+    (channels,). Input (n, height, width, input channels), output (n, rows, columns, channels).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = Conv2d(8, 3, stride=2)
+    >>> params = layer.init((32, 32, 3), seed=0)
+    >>> y, _ = layer.forward(params, np.ones((5, 32, 32, 3), np.float32))
+    >>> y.shape
+    (5, 16, 16, 8)
+    """
+
+    axes: ClassVar[int] = 2
+
+    channels: int
+    kernel_size: int | tuple[int, int]
+    _: KW_ONLY
+    stride: int | tuple[int, int] = 1
+    padding: Padding | int = "SAME"
+    dilation: int | tuple[int, int] = 1
+    groups: int = 1
+    W_std: float = math.sqrt(2.0)
+    b_std: float = 0.0
+    bias: bool | None = None  # type: ignore[assignment]
+    parameterization: str = "ntk"
+
+
+@dataclass(frozen=True, slots=True)
+class Conv1d(_Convolution):
+    """Convolution of sequences: `Conv2d` with one spatial axis.
+
+    Parameters
+    ----------
+    channels, kernel_size, stride, dilation, groups : int
+    padding : {"SAME", "VALID"}, int, or (before, after)
+    W_std, b_std, bias, parameterization
+        As in `Conv2d`.
+
+    Notes
+    -----
+    Parameters: "weight", shape (kernel size, input channels / groups, channels), and "bias", shape (channels,).
+    Input (n, length, input channels), output (n, places, channels).
+
+    Examples
+    --------
+    >>> Conv1d(8, 5, stride=2).out_shape((100, 4))
+    (50, 8)
+    """
+
+    axes: ClassVar[int] = 1
+
+    channels: int
+    kernel_size: int | tuple[int]
+    _: KW_ONLY
+    stride: int | tuple[int] = 1
+    padding: Padding | int = "SAME"
+    dilation: int | tuple[int] = 1
+    groups: int = 1
+    W_std: float = math.sqrt(2.0)
+    b_std: float = 0.0
+    bias: bool | None = None  # type: ignore[assignment]
+    parameterization: str = "ntk"
