@@ -1,8 +1,8 @@
 """Which of the three algorithms a call takes, and the table that says why.
 
-For a network of layers the sizes of its parameter blocks are read off the factors of two samples, once per network and
-shape. For any other function, one forward pass is timed. Then, with [FP] the cost of a forward pass of one sample, N1 and
-N2 samples, k outputs and P parameters,
+For a network of layers the sizes of its parameter blocks are read off the factors of two samples, once per network
+and shape. For any other function, one forward pass is timed. Then, with [FP] the cost of a forward pass of one
+sample, N1 and N2 samples, k outputs and P parameters,
 
 - structured derivatives: (N1 + N2)(k + 1) [FP], and the cheapest contraction order of every block;
 - Jacobian contraction: the same with every block outside in; (N1 + N2) 3 k [FP] + 2 N1 N2 k^2 P for a function;

@@ -6,8 +6,8 @@ A block's Jacobian is J[n, k, i, o] = sum_t act[n, t, i] delta[n, t, k, o], and 
 
 - outside in: form J1 and J2, then their Gram matrix;
 - left to right: form J1, multiply by act2, then by delta2;
-- inside out: the Gram matrix of the acts times that of the cotangents, for every pair of positions; with one position (a
-  dense layer) that is one product of Gram matrices;
+- inside out: the Gram matrix of the acts times that of the cotangents, for every pair of positions; with one position
+  (a dense layer) that is one product of Gram matrices;
 - shared: where all samples and positions have the same cotangents up to a gate, delta[n, t, k, o] = gate[n, t, o]
   shared[k, o] (the last convolution below a global average and a linear head), sums over positions need no k:
   X[n, o, i] = sum_t gate[n, t, o] act[n, t, i], and Theta = sum_o <X1[n, o], X2[m, o]> shared[k, o] shared[q, o].

@@ -1,7 +1,7 @@
 """What contraction orders cost: operations over the machine's matrix-product rate plus bytes over its copy rate.
 
-The two rates are measured once per process, backend and dtype, in a few milliseconds. The model decides between orders whose
-costs usually differ by factors; it does not promise seconds.
+The two rates are measured once per process, backend and dtype, in a few milliseconds. The model decides between orders
+whose costs usually differ by factors; it does not promise seconds.
 """
 
 import functools

@@ -73,9 +73,9 @@ def empirical_ntk(
 
     Notes
     -----
-    Cost, for N samples, k outputs, and a forward pass of [FP] operations per sample: structured derivatives take N (k + 1)
-    [FP] and, per dense layer of width W, N^2 k^2 W (full) or N^2 k W (trace); Jacobian contraction N^2 k^2 P with P
-    parameters; NTK-vector products N^2 k [FP].
+    Cost, for N samples, k outputs, and a forward pass of [FP] operations per sample: structured derivatives take
+    N (k + 1) [FP] and, per dense layer of width W, N^2 k^2 W (full) or N^2 k W (trace); Jacobian contraction N^2 k^2 P
+    with P parameters; NTK-vector products N^2 k [FP].
     Memory of structured derivatives: the activations of all layers, the k cotangents of one layer, and one layer's
     Jacobian where a convolution needs it; never the Jacobian of the network.
     Error: rounding. Methods, engines, and block sizes agree up to rounding.

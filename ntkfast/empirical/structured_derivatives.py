@@ -1,7 +1,7 @@
 """Structured derivatives: the NTK of a network of layers from their Jacobian factors, layer by layer.
 
-The backward passes of both sides run in step, and a layer's factors are contracted as soon as both are there; no more than
-one layer's cotangents are alive at a time. Where the samples do not fit the memory, blocks of them are paired, and the
+The backward passes of both sides run in step, and a layer's factors are contracted as soon as both are there; no more
+than one layer's cotangents are alive at a time. Where the samples do not fit the memory, blocks of them are paired, and the
 factors of a block are formed again for every pair.
 
 References

@@ -66,7 +66,7 @@ class NTKSum(abc.ABC):
         return self._out
 
     def _gram(self, left: Array, right: Array) -> Array:
-        """left @ right^T, (n1, n2); with equal samples the upper triangle at least."""
+        """Gram matrix left right^T, (n1, n2); with equal samples the upper triangle at least."""
         rows = max(_GRAM_ROWS, self._n1 // 6)
         if not self._symmetric or self._n1 < 2 * rows:
             return left @ right.T

@@ -3,9 +3,10 @@
     accumulate:  out[i0 + i, j0 + j, p, q] += sum over l of a[l, i, j] b[l, i, p, j, q]
     mirror:      out[j, i, q, p] = out[i, j, p, q]  for j > i
 
-The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample (Novak,
-Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples i and j;
-the result has them last. Letters: L layers, n and m samples, k and q outputs; a (L, n, m), b (L, n, k, m, k), out (N, M, k, k).
+The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample
+(Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples i
+and j; the result has them last. Letters: L layers, n and m samples, k outputs; a (L, n, m), b (L, n, k, m, k), out
+(N, M, k, k).
 
 Promise: close. Terms are added in the order of l on every target, but may be fused multiply-adds.
 
