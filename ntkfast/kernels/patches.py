@@ -87,7 +87,8 @@ def _copy_neighbors(source, line, z, width, taps, channels, target, place):
     low = min(max(-z, 0), taps)
     high = max(min(width - z, taps), low)
     _clear(low * channels, target, place)
-    _copy(source, line + (z + low) * channels, (high - low) * channels, target, place + low * channels)
+    if low < high:
+        _copy(source, line + (z + low) * channels, (high - low) * channels, target, place + low * channels)
     _clear((taps - high) * channels, target, place + high * channels)
 
 
