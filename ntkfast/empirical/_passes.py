@@ -191,7 +191,7 @@ def _sample_bytes(engine: Autodiff, fun: Any, params: Tree, x: Array, k: int) ->
     """Bytes that the passes of one sample keep or have in work."""
     if engine.name == "layers":
         y, saved = fun.forward(params, x[:1])
-        return int(2 * (y.nbytes + x[:1].nbytes + _kept_bytes(saved)))
+        return 2 * (int(y.nbytes) + int(x[:1].nbytes) + _kept_bytes(saved))
     return _KEPT_BY_FUNCTIONS * 8 * (math.prod(x.shape[1:]) + k)
 
 

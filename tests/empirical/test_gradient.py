@@ -6,8 +6,25 @@ from helpers import assert_close
 
 from ntkfast.empirical import directional_vjp, empirical_ntk_vjp, jacobian
 from ntkfast.errors import MemoryBudgetError
-from ntkfast.layers import GELU, Dense, Embedding, Erf, Flatten, LayerNorm, ReLU, Residual, Sequential, Tanh
-from ntkfast.layers import AvgPool2d, BatchNorm, Conv1d, Conv2d, GlobalAvgPool, MaxPool2d, SiLU  # isort: skip
+from ntkfast.layers import (
+    GELU,
+    AvgPool2d,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Dense,
+    Embedding,
+    Erf,
+    Flatten,
+    GlobalAvgPool,
+    LayerNorm,
+    MaxPool2d,
+    ReLU,
+    Residual,
+    Sequential,
+    SiLU,
+    Tanh,
+)
 
 OUTPUTS = ("trace", "diagonal", "full")
 STEP = 1e-5
