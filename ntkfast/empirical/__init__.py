@@ -5,11 +5,13 @@ from .jacobian import jacobian, jacobian_factors
 from .linearize import LinearizedFit, LinearizedModel, linearize
 from .ntk import empirical_ntk, layer_ntks
 from .operator import ntk_operator
+from .trainability import Trainability, trainability
 
 __all__ = [
     "LinearizedFit",
     "LinearizedModel",
     "NTKGradient",
+    "Trainability",
     "directional_vjp",
     "empirical_ntk",
     "empirical_ntk_vjp",
@@ -18,4 +20,5 @@ __all__ = [
     "layer_ntks",
     "linearize",
     "ntk_operator",
+    "trainability",
 ]
