@@ -23,6 +23,8 @@ EXACT = {"float32": 1e-4, "float64": 1e-11}
 NEAR = {"float32": 1e-4, "float64": 1e-6}
 # Of central differences in float64: rounding leaves 1e-9 of a derivative, and few samples have a kink so near.
 STEP = 1e-6
+# Numbers of order 1 go in: what is this small has cancelled, and is compared as if it were this large.
+FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Case:
 
     def _close(self, prop: str, got: Any, expected: Any, tolerance: float) -> None:
         self.require(got.shape == expected.shape, f"{prop}: expected shape {expected.shape}, got {got.shape}")
-        scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+        scale = float(np.abs(expected).max(initial=FLOOR))
         deviation = float(np.abs(got - expected).max(initial=0.0)) / scale
         self.require(deviation <= tolerance, f"{prop}: deviation {deviation:.1e} above {tolerance:.0e}")
 

@@ -16,18 +16,22 @@ __all__ = ["check_derivatives"]
 def check_derivatives(case: Case) -> None:
     """First and second derivatives, by samples and parameters."""
     ct = case.cotangent()
+    case.equal("forward against float64", case.output(), case.moved().output())
     if case.differentiable:
         _check_input(case, ct)
-        _check_pair(case)
     _check_products(case)
     found, _ = case.pull(case.forward()[1], Cotangent(case.device(ct)))
     case.require(set(found) == set(case.trainable()), f"expected factors of {case.trainable()}, got {sorted(found)}")
     for path, factors in found.items():
         _check_factors(case, path, factors, ct)
-    _check_pushforward(case)
     if case.is_leaf:
         _check_linearity(case)
-        _check_second(case)
+    _check_pushforward(case)
+    if case.differentiable:
+        if case.is_leaf:
+            _check_curvature(case)
+            _check_acts(case, found)
+        _check_pair(case)
 
 
 def _check_input(case: Case, ct: Any) -> None:
@@ -123,41 +127,6 @@ def _check_linearity(case: Case) -> None:
 # --- second derivatives -----------------------------------------------------------------------------
 
 
-def _check_pair(case: Case) -> None:
-    """Gradient by the samples of <ct, derivative along a tangent and a direction of the parameters>."""
-    ct, tangent, probe, steps = case.cotangent(1), case.tangent(1), case.tangent(1), case.directions()
-    layer, params, saved = case.layer, case.params, case.forward()[1]
-    motion = SharedMotion(_by_layer({path: case.device(step) for path, step in steps.items()}))
-    _, kept = layer.pair_jvp(params, saved, case.device(tangent), motion)
-    pair = layer.pair_vjp(params, saved, kept, Pair(None, Cotangent(case.device(ct))), motion)
-    spatial = case.in_shape[:-1]
-    value = np.zeros_like(probe) if pair.value is None else case.product("pair_vjp", pair.value, spatial)
-    moved = difference(lambda e: dots(ct, case.moved(x=e * probe[..., 0, :]).pushforward(tangent, steps)))
-    case.near("pair_vjp against central differences", dots(value, probe), moved)
-    low = layer.vjp(params, saved, Cotangent(case.device(ct)))
-    case.equal("pair_vjp: cotangent of the tangents", case.product("pair_vjp", pair.tangent, spatial),
-               case.product("vjp", low, spatial))  # fmt: skip
-
-
-def _by_layer(entries: dict[str, Array]) -> dict[str, dict[str, Array]]:
-    """Arrays by path as {path of the layer: {name: array}}."""
-    layers: dict[str, dict[str, Array]] = {}
-    for path, array in entries.items():
-        layer, _, name = path.rpartition(".")
-        layers.setdefault(layer, {})[name] = array
-    return layers
-
-
-def _check_second(case: Case) -> None:
-    if not case.differentiable:
-        return
-    _check_curvature(case)
-    found, _ = case.pull(case.forward()[1], Cotangent(case.device(case.cotangent())))
-    for name, factors in found.items():
-        if isinstance(factors, JacobianFactors):
-            _check_act(case, name)
-
-
 def _check_curvature(case: Case) -> None:
     ct, tangent, probe = case.cotangent(), case.tangent(), case.tangent(1)
     got = case.layer.curvature(case.params, case.forward()[1], case.device(ct), case.device(tangent))
@@ -167,6 +136,12 @@ def _check_curvature(case: Case) -> None:
         return np.trace(dots(ct, case.moved(x=e * probe[..., 0, :]).jvp(tangent)), axis1=1, axis2=2)
 
     case.near("curvature against central differences of jvp", dots(gradient, probe)[:, 0, 0], difference(contraction))
+
+
+def _check_acts(case: Case, found: dict[str, Factors]) -> None:
+    for name, factors in found.items():
+        if isinstance(factors, JacobianFactors):
+            _check_act(case, name)
 
 
 def _check_act(case: Case, name: str) -> None:
@@ -205,3 +180,28 @@ def _input_gradient(case: Case, prop: str, got: Array | None) -> Any:
         return np.zeros((*case.x.shape[:-1], 1, case.x.shape[-1]))
     case.require(got.shape == case.x.shape, f"{prop}: expected shape {case.x.shape}, got {got.shape}")
     return case.host(prop, got)[..., None, :]
+
+
+def _check_pair(case: Case) -> None:
+    """Gradient by the samples of <ct, derivative along a tangent and a direction of the parameters>."""
+    ct, tangent, probe, steps = case.cotangent(1), case.tangent(1), case.tangent(1), case.directions()
+    layer, params, saved = case.layer, case.params, case.forward()[1]
+    motion = SharedMotion(_by_layer({path: case.device(step) for path, step in steps.items()}))
+    _, kept = layer.pair_jvp(params, saved, case.device(tangent), motion)
+    pair = layer.pair_vjp(params, saved, kept, Pair(None, Cotangent(case.device(ct))), motion)
+    spatial = case.in_shape[:-1]
+    value = np.zeros_like(probe) if pair.value is None else case.product("pair_vjp", pair.value, spatial)
+    moved = difference(lambda e: dots(ct, case.moved(x=e * probe[..., 0, :]).pushforward(tangent, steps)))
+    case.near("pair_vjp against central differences", dots(value, probe), moved)
+    low = layer.vjp(params, saved, Cotangent(case.device(ct)))
+    case.equal("pair_vjp: cotangent of the tangents", case.product("pair_vjp", pair.tangent, spatial),
+               case.product("vjp", low, spatial))  # fmt: skip
+
+
+def _by_layer(entries: dict[str, Array]) -> dict[str, dict[str, Array]]:
+    """Arrays by path as {path of the layer: {name: array}}."""
+    layers: dict[str, dict[str, Array]] = {}
+    for path, array in entries.items():
+        layer, _, name = path.rpartition(".")
+        layers.setdefault(layer, {})[name] = array
+    return layers
