@@ -153,7 +153,9 @@ def _check_purity(case: Case) -> None:
     layer, params, ct, steps = case.layer, case.params, case.device(case.cotangent()), case.direction(case.directions())
     tangent = case.device(case.tangent()) if case.differentiable else None
     given = {"x": case.x, "ct": ct, "tangent": tangent} | _named("params", params) | _named("direction", steps)
-    before = {name: None if array is None else case.numpy(array).copy() for name, array in given.items()}
+    before: dict[str, Any] = {
+        name: None if array is None else case.numpy(array).copy() for name, array in given.items()
+    }
     saved = case.forward()[1]
     first = _results(case, saved, ct)
     layer.pushforward(params, saved, None if tangent is None else tangent[..., :1, :], steps)
