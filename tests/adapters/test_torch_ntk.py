@@ -1,4 +1,4 @@
-"""Tangent kernels of networks brought from PyTorch against torch.func, parameter by parameter, untrained and trained."""
+"""Tangent kernels of networks from PyTorch against torch.func, parameter by parameter, untrained and trained."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,17 @@ import torch.nn.functional as F  # noqa: E402
 from sklearn.datasets import load_digits  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_networks import (  # noqa: E402
-    BasicBlock, ChannelsLast, Functional, Nested, ResNet, Text, Words, cnn, mlp, randomized, tangent_kernels,
+    BasicBlock,
+    ChannelsLast,
+    Functional,
+    Nested,
+    ResNet,
+    Text,
+    Words,
+    cnn,
+    mlp,
+    randomized,
+    tangent_kernels,
 )  # fmt: skip
 
 from ntkfast.adapters.torch import from_torch  # noqa: E402

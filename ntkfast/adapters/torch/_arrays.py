@@ -36,7 +36,9 @@ class Tensors:
         first = self._used.setdefault(address, full)
         if first is not full:
             got = f"{full!r} used twice" if first == full else f"{first!r} and {full!r} in one memory"
-            raise ValueError(f"expected untied parameters, got {got}; autodiff='torch' differentiates functions with them")
+            raise ValueError(
+                f"expected untied parameters, got {got}; autodiff='torch' differentiates functions with them"
+            )
 
     def _array(self, tensor: Any, full: str) -> Array:
         if is_lazy(tensor):

@@ -124,7 +124,7 @@ class _Tracer(fx.Tracer):  # type: ignore[misc, name-defined]
         super().__init__()
         self._is_leaf = is_leaf
 
-    def is_leaf_module(self, module: Any, name: str) -> bool:  # noqa: ARG002
+    def is_leaf_module(self, module: Any, name: str) -> bool:
         return self._is_leaf(module) or _is_row(module) or _is_own(module)
 
 
@@ -133,7 +133,7 @@ class _Reader:
 
     def __init__(self, graph: Any, root: Any, name: str, is_leaf: IsLeaf) -> None:
         self.graph, self.root, self.name, self.is_leaf = graph, root, name, is_leaf
-        self.input = next(node for node in graph.nodes if node.op == "placeholder")
+        self.input = next((node for node in graph.nodes if node.op == "placeholder"), None)
         self.dominators = _dominators(graph)
         self.read_nodes: set[Any] = set()
 
@@ -162,6 +162,8 @@ class _Reader:
         if node.target in (operator.iadd, "add_"):
             self._refuse_overwriting(node, _join(self.name, node.name), lambda user: user > node)
         start = self.dominators[node]
+        if start is None:
+            self._refuse_second_source()
         left, right = (self._between(start, branch) for branch in node.args)
         return start, (Fork(_join(self.name, node.name), left, right),)
 
@@ -180,14 +182,19 @@ class _Reader:
         return found
 
     def _once(self, node: Any) -> None:
-        if node.op in ("placeholder", "get_attr"):
-            got = "a second input" if node.op == "placeholder" else "a tensor of the module"
-            raise ValueError(f"expected values made from one input, got {got}, {_join(self.name, str(node.target))!r}")
         if node in self.read_nodes:
             raise ValueError(
                 f"expected branches that part and join in pairs, got {_join(self.name, node.name)!r} in two of them"
             )
         self.read_nodes.add(node)
+
+    def _refuse_second_source(self) -> None:
+        """Name what a sum is made from beside the input."""
+        for node in self.graph.nodes:
+            if node.op in ("placeholder", "get_attr") and node is not self.input and node.users:
+                got = "a second input" if node.op == "placeholder" else "a tensor of the module"
+                where = _join(self.name, str(node.target))
+                raise ValueError(f"expected values made by layers from one input, got {got}, {where!r}")
 
     def _refuse_overwriting(self, node: Any, name: str, sees: Callable[[Any], bool]) -> None:
         """Refuse an in-place operation on a value that others read, too: the graph does not show the change."""

@@ -4,6 +4,7 @@ A converter takes the module, what is known of its input, and a reader of its te
 nothing is left to do; the layer's parameters; and what is known of the output.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeAlias
@@ -75,7 +76,9 @@ def _embedding(module: Any, value: Value, read: Read) -> Found:
 
 def _batch_norm(module: Any, value: Value, read: Read) -> Found:
     if module.training:
-        raise ValueError("expected evaluation mode (module.eval()), got training mode, in which samples are not independent")
+        raise ValueError(
+            "expected evaluation mode (module.eval()), got training mode, in which samples are not independent"
+        )
     if module.running_mean is None:
         raise ValueError("expected running statistics, got track_running_stats=False")
     _expect_scale_and_shift(module)
@@ -156,7 +159,9 @@ def _adaptive_pool(module: Any, value: Value, read: Read) -> Found:
     if all(size == 1 for size in sizes):
         return layers.GlobalAvgPool(), {}, replace(value, rank=0, pooled=True)
     if axes == 1 or value.shape is None:
-        raise ValueError(f"expected output_size=1 where in_shape is not given, or one axis is pooled; got {module.output_size}")
+        raise ValueError(
+            f"expected output_size=1 where in_shape is not given, or one axis is pooled; got {module.output_size}"
+        )
     wanted = tuple(size or now for size, now in zip(sizes, value.shape, strict=False))
     if any(now % size for size, now in zip(wanted, value.shape, strict=False)):
         raise ValueError(f"expected an output_size that divides the image {value.shape[:2]}, got {wanted}")
@@ -194,7 +199,8 @@ def _flatten(module: Any, value: Value, read: Read) -> Found:
         raise ValueError("expected in_shape, since samples of unknown shape are flattened")
     if value.order is None and value.rank == 1:
         raise ValueError("expected samples of one or three axes, as rows or images, got two; flatten them first")
-    return layers.Flatten(), {}, Value(rank=0, blocks=None if value.order == "last" else value.channels)
+    one_pixel = value.shape is not None and math.prod(value.shape[:-1]) == 1
+    return layers.Flatten(), {}, Value(rank=0, blocks=None if value.order == "last" or one_pixel else value.channels)
 
 
 def _permute(module: Permute, value: Value, read: Read) -> Found:

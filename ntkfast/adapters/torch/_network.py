@@ -56,28 +56,30 @@ def from_torch(module: Any, in_shape: tuple[int, ...] | None = None) -> TorchNet
     Raises
     ------
     ValueError
-        A module, function or setting is not supported; BatchNorm or Dropout is in training mode; a parameter is used twice
-        (tied weights); values are not made from one input, or branches do not join in pairs. The message names
+        A module, function or setting is not supported; BatchNorm or Dropout is in training mode; a parameter is used
+        twice (tied weights); values are not made from one input, or branches do not join in pairs. The message names
         the first such place by its qualified name.
     TypeError
         `module` is no module, or has tensors of mixed or other dtypes.
 
     Notes
     -----
-    Supported modules: Linear, Conv1d, Conv2d (stride, padding, dilation, groups; padding_mode "zeros"),
-    Embedding, LayerNorm, BatchNorm1d, BatchNorm2d, AvgPool2d, MaxPool2d, AdaptiveAvgPool1d and AdaptiveAvgPool2d,
-    Flatten, ReLU, LeakyReLU, GELU, Tanh, Sigmoid, SiLU, Softplus, Dropout, Identity, Sequential; their functional forms, and
-    sums, means over all pixels, views as rows, and permutations that move the channels to the end or back.
+    Supported modules: Linear, Conv1d, Conv2d (stride, padding, dilation, groups; padding_mode "zeros"), Embedding,
+    LayerNorm, BatchNorm1d, BatchNorm2d, AvgPool2d, MaxPool2d, AdaptiveAvgPool1d, AdaptiveAvgPool2d, Flatten, ReLU,
+    LeakyReLU, GELU, Tanh, Sigmoid, SiLU, Softplus, Dropout, Identity, Sequential; their functional forms; and sums,
+    means over all pixels, views as rows, and permutations that move the channels to the end or back.
 
-    Layout. PyTorch has channels first in images, (n, channels, height, width); `net` takes them last, ``x.permute(0, 2, 3,
-    1)``. Weights are views of the module's memory with their axes in our order, and follow it when it is trained
-    further. Only the weight behind a Flatten of images is a copy, with its rows in our order of the pixels. Convolutions
-    copy a weight to contiguous memory in each call, which costs about 1/(n places) of the product that it goes into.
+    Layout. PyTorch has the channels of images first, (n, channels, height, width); `net` takes them last:
+    ``x.permute(0, 2, 3, 1)``. Where a module begins with a Flatten, it is its input that is taken for such images.
+    Weights are views of the module's memory with their axes in our order, and follow it when it is trained further.
+    Copies are only what comes between a Flatten of images and the end of the next Linear, with entries in our order of
+    the pixels. A convolution copies its weight to contiguous memory in every call, one part in (samples x places) of
+    the work of its product.
 
-    All parameters count, also those with ``requires_grad=False``. Softplus with its default threshold is the identity above 20
-    in PyTorch, and differs from ours by less than 2.1e-9 there.
+    All parameters count, also those with ``requires_grad=False``. Above 20 PyTorch's Softplus is the identity, which
+    differs from ours by less than 2.1e-9.
 
-    Cost: no pass over the data; some milliseconds of tracing per custom module.
+    Cost: no pass over data; a few milliseconds for a module that is traced.
 
     References
     ----------
@@ -127,6 +129,7 @@ def _row(steps: Row, value: Value, tensors: Tensors) -> tuple[list[_Part], Value
 
 def _joined(parts: list[_Part]) -> _Part:
     """Layers in a row as one layer."""
+    parts = parts or [_Part(Identity(), {}, {})]
     names = {f"{i}.{path}": name for i, part in enumerate(parts) for path, name in part.names.items()}
     return _Part(Sequential(*(part.layer for part in parts)), tuple(part.params for part in parts), names)
 
@@ -158,7 +161,7 @@ def _fork(fork: Fork, value: Value, tensors: Tensors) -> tuple[list[_Part], Valu
     if not one.matches(other):
         raise ValueError(f"expected summands of one shape and order of axes at {fork.name!r}, got {one} and {other}")
     body, shortcut = (left, right) if len(left) >= len(right) else (right, left)
-    main = _joined(body or [_Part(Identity(), {}, {})])
+    main = _joined(body)
     names = {f"body.{path}": name for path, name in main.names.items()}
     if not shortcut:
         return [_Part(Residual(main.layer), {"body": main.params}, names)], one.met(other)
