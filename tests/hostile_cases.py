@@ -8,7 +8,7 @@ import numpy as np
 from hostile_arguments import PLAIN
 
 import ntkfast
-from ntkfast import analytic, features, regression, sketch, zonal
+from ntkfast import analytic, features, regression, sketch, spectrum, zonal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -461,6 +461,68 @@ CASES["Ridge.predict"] = Case(
     takes=taking(ROWS, "phi"),
 )
 
+# Spectrum. A singular kernel's condition number is inf: its inverse is what is finite.
+
+GRAM = lambda x: {"kernel": x @ x.T}  # noqa: E731
+CASES["as_matrix"] = Case(spectrum.as_matrix, GRAM, takes=taking(ALONE, "kernel"))
+CASES["eigenvalues"] = Case(spectrum.eigenvalues, GRAM, takes=taking("another dtype", "kernel"))
+CASES["condition_number"] = Case(
+    lambda kernel, **k: 1 / spectrum.condition_number(kernel, **k),
+    GRAM,
+    {"rtol": (1e-9, "optional")},
+    taking("another dtype", "kernel"),
+)
+for _name in ("entropy_rank", "stable_rank", "intrinsic_dimension"):
+    CASES[_name] = Case(getattr(spectrum, _name), GRAM, takes=taking("another dtype", "kernel"))
+CASES["variance_rank"] = Case(
+    lambda kernel, **k: float(spectrum.variance_rank(kernel, **k)),
+    GRAM,
+    {"eps": (0.1, "not negative")},
+    taking("another dtype", "kernel"),
+)
+CASES["effective_dimension"] = Case(
+    spectrum.effective_dimension, GRAM, {"reg": (0.5, "positive")}, taking("another dtype", "kernel")
+)
+CASES["kernel_alignment"] = Case(
+    spectrum.kernel_alignment,
+    lambda x: {"k1": x @ x.T, "k2": (x @ x.T) * (x @ x.T)},
+    takes=taking("another dtype", "k1", "k2"),
+)
+CASES["target_alignment"] = Case(
+    spectrum.target_alignment,
+    lambda x: {"kernel": x @ x.T, "y": x[:, 0].copy()},
+    takes=taking("another dtype", "kernel", "y") | taking("integers, bool", "y"),
+)
+for _name in ("hutchinson_trace", "hutchinson_diagonal", "xtrace", "xdiag"):
+    _more = {"distribution": ("gaussian", "choice")} if _name == "hutchinson_trace" else {}
+    CASES[_name] = Case(
+        getattr(spectrum, _name),
+        lambda x: {"operator": x @ x.T},
+        {"n_vectors": (2, "dim"), **_more, **SEED},
+        taking("another dtype, sparse", "operator"),
+    )
+LANCZOS = {"n_vectors": (2, "dim"), "steps": (3, "count"), **SEED, **MEMORY}
+CASES["spectral_density"] = Case(
+    lambda **k: spectrum.spectral_density(**k).trace(np.square),
+    lambda x: {"operator": x @ x.T},
+    LANCZOS,
+    taking("another dtype, sparse", "operator"),
+)
+CASES["log_determinant"] = Case(
+    spectrum.log_determinant,
+    lambda x: {"operator": x @ x.T},
+    {**REG, **LANCZOS},
+    taking("another dtype, sparse", "operator"),
+)
+DENSITY = spectrum.spectral_density(PLAIN @ PLAIN.T, n_vectors=2, steps=3, seed=3)
+CASES["SpectralDensity.trace"] = Case(DENSITY.trace, scalars={"function": (np.exp, "callable")})
+CASES["SpectralDensity.density"] = Case(
+    DENSITY.density,
+    lambda x: {"grid": x[:, 0].copy()},
+    {"width": (0.1, "optional")},
+    taking("one row more, one column more, another dtype, None", "grid"),
+)
+
 # Names that are no calls: modules and abstract classes, and records, which only the named call makes.
 NO_CALLS = {"FeatureMap", "__version__"}
 MADE_BY = {
@@ -484,6 +546,8 @@ MADE_BY = {
     "RidgeChoice": "leave_one_out",
     "RidgePath": "NormalEquations.decompose",
     "Ridge": "NormalEquations.solve",
+    "Estimate": "hutchinson_trace",
+    "SpectralDensity": "spectral_density",
 }
 # Methods without arguments of the caller, or that only other parts of the package call.
 PLAIN_METHODS = {

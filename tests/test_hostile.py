@@ -36,7 +36,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ntkfast
-from ntkfast import analytic, backends, features, regression, sketch, zonal
+from ntkfast import analytic, backends, features, regression, sketch, spectrum, zonal
 from ntkfast.errors import NtkfastError
 
 CLEAR = (ValueError, TypeError, OverflowError, NtkfastError)
@@ -44,7 +44,7 @@ CLEAR = (ValueError, TypeError, OverflowError, NtkfastError)
 
 def public_names():
     """Functions and classes of the parts, and the classes' methods."""
-    for part in (ntkfast, analytic, features, regression, sketch, zonal):
+    for part in (ntkfast, analytic, features, regression, sketch, spectrum, zonal):
         for name in part.__all__:
             thing = getattr(part, name)
             if isinstance(thing, types.ModuleType) or name in NO_CALLS:

@@ -8,7 +8,10 @@ import pytest
 
 import ntkfast
 
-MODULES = ["ntkfast", *(f"ntkfast.{name}" for name in ("analytic", "features", "regression", "sketch", "zonal"))]
+MODULES = [
+    "ntkfast",
+    *(f"ntkfast.{name}" for name in ("analytic", "features", "regression", "sketch", "spectrum", "zonal")),
+]
 
 
 def _public():

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_int, check_real, check_seed, memory_budget
+from .._check import check_dtype, check_finite, check_int, check_real, check_seed, memory_budget
 from .._streams import Stream
 from .._typing import Array
+from ..backends import get_backend
 from ..errors import NotPositiveDefiniteError
 from ..kernels import philox
 from ._operator import LinearOperator, Products, adopt, rademacher
@@ -73,8 +74,8 @@ class SpectralDensity:
 
         Raises
         ------
-        ValueError
-            f is not finite at a node, or of another shape.
+        TypeError, ValueError
+            No function, one that is not finite at a node, or values of another shape.
 
         Examples
         --------
@@ -84,6 +85,8 @@ class SpectralDensity:
         >>> round(density.trace(np.exp).value, 6) == round(float(np.exp([1.0, 2.0, 3.0]).sum()), 6)
         True
         """
+        if not callable(function):
+            raise TypeError(f"expected function to be callable, got {function!r}")
         values = np.asarray(function(self.nodes), np.float64)
         if values.shape != self.nodes.shape:
             raise ValueError(f"expected function(nodes) of shape {self.nodes.shape}, got {values.shape}")
@@ -97,7 +100,7 @@ class SpectralDensity:
 
         Parameters
         ----------
-        grid : numpy.ndarray, shape (g,), optional
+        grid : numpy.ndarray, shape (g,), float32 or float64, optional
             Where to evaluate; default 512 points over all nodes and four widths beyond.
         width : float, optional
             Standard deviation of the Gaussian, > 0, in the units of the eigenvalues; default a hundredth of the
@@ -105,7 +108,7 @@ class SpectralDensity:
 
         Returns
         -------
-        grid, values : numpy.ndarray, shape (g,)
+        grid, values : numpy.ndarray, shape (g,), float64
             The density has integral 1 over the real line.
 
         Raises
@@ -136,10 +139,14 @@ class SpectralDensity:
 
 
 def _check_grid(grid: Any) -> Any:
-    grid = np.asarray(grid, np.float64)
-    if grid.ndim != 1 or grid.size == 0 or not np.isfinite(grid).all():
-        raise ValueError(f"expected a finite grid of shape (g,), got shape {grid.shape}")
-    return grid
+    """Check a host array of one axis, and return it in float64."""
+    if not hasattr(grid, "dtype") or get_backend(grid).name != "numpy":
+        raise TypeError(f"expected grid to be a NumPy array, got {type(grid).__name__}")
+    check_dtype(grid, "grid")
+    if grid.ndim != 1 or grid.size == 0:
+        raise ValueError(f"expected grid of shape (g,), not empty, got {grid.shape}")
+    check_finite(grid, "grid")
+    return grid.astype(np.float64)
 
 
 def spectral_density(

@@ -36,6 +36,10 @@ def variance_rank(kernel: Array, eps: float = 0.01) -> int:
     NotPositiveDefiniteError
         As `condition_number`.
 
+    Notes
+    -----
+    Cost and backends: as `condition_number`.
+
     Examples
     --------
     >>> import numpy as np
@@ -68,6 +72,10 @@ def entropy_rank(kernel: Array) -> float:
     ------
     TypeError, ValueError, NotPositiveDefiniteError
         As `condition_number`.
+
+    Notes
+    -----
+    Cost and backends: as `condition_number`.
 
     References
     ----------
@@ -107,6 +115,10 @@ def effective_dimension(kernel: Array, reg: float) -> float:
     TypeError, ValueError, NotPositiveDefiniteError
         As `condition_number`; also where `reg` is not a number > 0.
 
+    Notes
+    -----
+    Cost and backends: as `condition_number`.
+
     References
     ----------
     Zhang. Learning bounds for kernel regression using effective data dimensionality. Neural Computation 17, 2005.
@@ -143,6 +155,10 @@ def stable_rank(kernel: Array) -> float:
     TypeError, ValueError, NotPositiveDefiniteError
         As `condition_number`.
 
+    Notes
+    -----
+    Cost and backends: as `condition_number`.
+
     References
     ----------
     Rudelson, Vershynin. Sampling from large matrices. Journal of the ACM 54, 2007.
@@ -174,6 +190,10 @@ def intrinsic_dimension(kernel: Array) -> float:
     ------
     TypeError, ValueError, NotPositiveDefiniteError
         As `condition_number`.
+
+    Notes
+    -----
+    Cost and backends: as `condition_number`.
 
     References
     ----------
