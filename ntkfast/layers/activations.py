@@ -209,16 +209,16 @@ class GELU(SmoothElementwise):
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         if self.approximate == "tanh":
             v, dv, _ = _tanh_gelu_argument(xp, kept)
-            s = _special(kept).expit(v)
-            return s + _clipped(xp, kept) * s * (1 - s) * dv
+            s, rest = _special(kept).expit(v), _special(kept).expit(-v)
+            return s + _clipped(xp, kept) * (s * rest) * dv
         return _special(kept).ndtr(kept) + kept * _normal_density(xp, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         z = _clipped(xp, kept)
         if self.approximate == "tanh":
             v, dv, ddv = _tanh_gelu_argument(xp, kept)
-            s = _special(kept).expit(v)
-            return s * (1 - s) * (2 * dv + z * ((1 - 2 * s) * dv * dv + ddv))
+            s, rest = _special(kept).expit(v), _special(kept).expit(-v)  # 1 - s would lose what dv multiplies
+            return s * rest * (2 * dv + z * ((rest - s) * dv * dv + ddv))
         return _normal_density(xp, kept) * (2 - z * z)
 
 
