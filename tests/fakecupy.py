@@ -195,12 +195,30 @@ def _solve_triangular(a, b, trans=0, lower=False):
     return device(scipy.linalg.solve_triangular(host(a), host(b), trans=trans, lower=lower))
 
 
+class _LinearOperator:
+    """What the library may ask of CuPy's."""
+
+    def __init__(self, shape, matvec, rmatvec=None, matmat=None, dtype=None, rmatmat=None):
+        self.shape, self.dtype = shape, dtype
+        self._products, self._adjoint = (matvec, matmat), (rmatvec, rmatmat)
+
+    def __matmul__(self, v):
+        return self._products[v.ndim - 1](v)
+
+    @property
+    def T(self):
+        (matvec, matmat), (rmatvec, rmatmat) = self._adjoint, self._products
+        return _LinearOperator(self.shape[::-1], matvec, rmatvec, matmat, self.dtype, rmatmat)
+
+
 def install(monkeypatch):
     """Let `get_backend` find the stand-in, and imports of CuPy's companion package its modules."""
-    for name in ("cupyx", "cupyx.scipy", "cupyx.scipy.linalg", "cupyx.scipy.special"):
+    modules = ("", ".scipy", ".scipy.linalg", ".scipy.special", ".scipy.sparse", ".scipy.sparse.linalg")
+    for name in (f"cupyx{module}" for module in modules):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["cupyx"].errstate = lambda **_: contextlib.nullcontext()
     sys.modules["cupyx.scipy.linalg"].solve_triangular = _solve_triangular
+    sys.modules["cupyx.scipy.sparse.linalg"].LinearOperator = _LinearOperator
     for name in SPECIAL:
         setattr(sys.modules["cupyx.scipy.special"], name, strict(getattr(scipy.special, name)))
     sys.modules["cupyx.scipy"].special = sys.modules["cupyx.scipy.special"]

@@ -143,6 +143,17 @@ def test_single_precision():
         assert_close(operator @ given, _matrix(net, params, x1, x2) @ v, 1e-5)
 
 
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_backends(backend, name):
+    net, params, x1, x2 = _make(name)
+    there = tuple({key: backend.asarray(array) for key, array in entry.items()} for entry in params)
+    operator = ntk_operator(net, there, backend.asarray(x1), backend.asarray(x2))
+    dense = _matrix(net, params, x1, x2)
+    v, u = _vectors(dense.shape[1], 2), _vectors(dense.shape[0])
+    assert_close(backend.to_numpy(operator @ backend.asarray(v)), dense @ v, 1e-12)
+    assert_close(backend.to_numpy(operator.T @ backend.asarray(u)), dense.T @ u, 1e-12)
+
+
 def test_refusals():
     net, params, x1, x2 = _make("mlp")
     operator = ntk_operator(net, params, x1, x2)
