@@ -1,10 +1,11 @@
 """What the matrix-free functions ask of an operator: a square shape, and products with blocks of vectors."""
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._check import FLOAT_DTYPES, check_dtype, check_finite
+from .._check import FLOAT_DTYPES, check_dtype, check_finite, quiet
 from .._typing import Array
 from ..backends import Backend, _cupy_backend, _numpy_backend, get_backend
 from ..kernels import philox
@@ -47,8 +48,13 @@ class Products(NamedTuple):
             raise ValueError(f"expected operator @ v of shape {v.shape}, got {got}")
         if get_backend(product).name != self.backend.name:
             raise TypeError(f"expected operator @ v to be an array of {self.backend.name}, got {type(product)}")
-        check_finite(product, "operator @ v")
-        return product.astype("float64", copy=False)
+        wide = product.astype("float64", copy=False)
+        with quiet():
+            square = float((wide * wide).sum()) * self.n**2
+        if not math.isfinite(square):
+            check_finite(product, "operator @ v")
+            raise OverflowError("expected products whose squares are within the range of float64; scale the operator")
+        return wide
 
 
 def adopt(operator: Any, *, symmetric: bool = False) -> Products:

@@ -42,7 +42,9 @@ class Estimate:
 
 def mean_of(samples: Any, n_products: int) -> Estimate:
     """Mean of host samples (m,), m >= 2, with its standard error."""
-    return Estimate(float(samples.mean()), float(samples.std(ddof=1)) / math.sqrt(samples.size), n_products)
+    size = float(np.abs(samples).max()) or 1.0  # squares of very small or large samples leave the range
+    scaled = samples / size
+    return Estimate(size * float(scaled.mean()), size * float(scaled.std(ddof=1)) / math.sqrt(samples.size), n_products)
 
 
 def hutchinson_trace(
@@ -69,6 +71,8 @@ def hutchinson_trace(
     ------
     TypeError, ValueError
         Not a square operator, complex, NaN or inf in it or in its products, bad numbers.
+    OverflowError
+        The squares of a product leave the range of float64.
 
     Notes
     -----
@@ -125,6 +129,8 @@ def hutchinson_diagonal(operator: LinearOperator, n_vectors: int = 100, *, seed:
     ------
     TypeError, ValueError
         Not a square operator, complex, NaN or inf in it or in its products, bad numbers.
+    OverflowError
+        The squares of a product leave the range of float64.
 
     Notes
     -----

@@ -51,6 +51,8 @@ def xtrace(operator: LinearOperator, n_vectors: int = 32, *, seed: int) -> Estim
     ------
     TypeError, ValueError
         Not a square operator, complex, NaN or inf in it or in its products, bad numbers.
+    OverflowError
+        The squares of a product leave the range of float64.
 
     Notes
     -----
@@ -167,6 +169,8 @@ def xdiag(operator: LinearOperator, n_vectors: int = 32, *, seed: int) -> Estima
     ------
     TypeError, ValueError
         Not a square operator, an array that is not symmetric, complex, NaN or inf in it or in products, bad numbers.
+    OverflowError
+        The squares of a product leave the range of float64.
 
     Notes
     -----

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._check import check_dtype, check_finite, check_int, check_real, check_seed, memory_budget
+from .._check import check_dtype, check_finite, check_int, check_range, check_real, check_seed, memory_budget, quiet
 from .._streams import Stream
 from .._typing import Array
 from ..backends import get_backend
@@ -76,6 +76,8 @@ class SpectralDensity:
         ------
         TypeError, ValueError
             No function, one that is not finite at a node, or values of another shape.
+        OverflowError
+            The sum leaves the range of float64.
 
         Examples
         --------
@@ -93,7 +95,9 @@ class SpectralDensity:
         if not np.isfinite(values).all():
             worst = float(self.nodes[~np.isfinite(values)][0])
             raise ValueError(f"expected a function that is finite at all nodes, got NaN or inf at {worst:g}")
-        return mean_of(self.n * (self.weights * values).sum(axis=1), self.n_products)
+        with quiet():
+            traces = self.n * (self.weights * values).sum(axis=1)
+        return mean_of(check_range(traces, "the traces of the function"), self.n_products)
 
     def density(self, grid: Any = None, *, width: float | None = None) -> tuple[Any, Any]:
         """Smooth the point masses with a Gaussian.
@@ -181,6 +185,8 @@ def spectral_density(
     ------
     TypeError, ValueError
         Not a square operator, an array that is not symmetric, complex, NaN or inf in it or in products, bad numbers.
+    OverflowError
+        The squares of a product leave the range of float64.
     MemoryBudgetError
         `max_memory` is below one basis.
 
@@ -246,7 +252,7 @@ def _lanczos(products: Products, start: Array, steps: int) -> tuple[Any, Any, An
         w = products(xp.ascontiguousarray(v.T)).T
         diagonal[:, j] = to_numpy((w * v).sum(axis=1))
         w = _orthogonal(xp, w, basis[:, : j + 1])
-        off_diagonal[:, j] = to_numpy((w * w).sum(axis=1)) ** 0.5
+        off_diagonal[:, j] = to_numpy(_lengths(xp, w))
         lengths += alive
         scale = np.maximum(scale, np.abs(diagonal[:, j]) + off_diagonal[:, j])
         alive &= off_diagonal[:, j] > _BREAKDOWN * _rounding(products) * scale
@@ -263,6 +269,14 @@ def _orthogonal(xp: Any, w: Array, basis: Array) -> Array:
         coefficients = xp.matmul(basis, w[:, :, None])
         w = w - xp.matmul(coefficients.transpose(0, 2, 1), basis)[:, 0]
     return w
+
+
+def _lengths(xp: Any, w: Array) -> Array:
+    """Euclidean norms of the rows; those of very small ones, too."""
+    size = xp.abs(w).max(axis=1)
+    size = xp.where(size > 0, size, 1.0)
+    scaled = w / size[:, None]
+    return size * (scaled * scaled).sum(axis=1) ** 0.5
 
 
 def _gauss(diagonal: Any, off_diagonal: Any, lengths: Any) -> tuple[Any, Any]:
@@ -309,7 +323,7 @@ def log_determinant(
 
     Raises
     ------
-    TypeError, ValueError, MemoryBudgetError
+    TypeError, ValueError, OverflowError, MemoryBudgetError
         As `spectral_density`.
     NotPositiveDefiniteError
         A Ritz value of A + reg I is negative or indistinguishable from 0.

@@ -103,6 +103,18 @@ def test_permuted_repetitions():
     assert_close(xdiag(a, 10, seed=0).value, np.ones(40), 1e-12)
 
 
+@pytest.mark.parametrize("function", ALL)
+def test_scale(function, decaying):
+    """A power of two changes no digit; where squares leave the range, an error says so."""
+    plain = function(decaying, 6, seed=0)
+    for scale in (2.0**-400, 2.0**400):
+        scaled = function(scale * decaying, 6, seed=0)
+        assert_close(scaled.value / scale, plain.value, 1e-12)
+        assert_close(scaled.standard_error / scale, plain.standard_error, 1e-10)
+    with pytest.raises(OverflowError, match="expected"):
+        function(1e300 * decaying, 6, seed=0)
+
+
 # --- operators ------------------------------------------------------------------------------------
 
 

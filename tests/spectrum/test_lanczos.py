@@ -99,6 +99,19 @@ def test_vectors_of_different_length():
     assert density.n_products == lengths.sum()
 
 
+def test_scale(decaying):
+    plain = spectral_density(decaying, n_vectors=3, steps=12, seed=0)
+    for scale in (2.0**-1000, 2.0**400):
+        scaled = spectral_density(scale * decaying, n_vectors=3, steps=12, seed=0)
+        assert_close(scaled.nodes / scale, plain.nodes, 1e-12)
+        assert_close(scaled.weights, plain.weights, 1e-10)
+        assert np.isfinite(scaled.density()[1]).all()
+    with pytest.raises(OverflowError, match="expected"):
+        spectral_density(1e300 * decaying, seed=0)
+    with pytest.raises(OverflowError, match="expected"):
+        plain.trace(lambda nodes: np.full_like(nodes, 1e308))
+
+
 def test_zero_operator():
     density = spectral_density(np.zeros((9, 9)), n_vectors=2, seed=0)
     assert density.nodes.tolist() == [[0.0], [0.0]]
