@@ -3,7 +3,20 @@
 ``ALL`` enumerates every kernel, so that no test can forget one.
 """
 
-from . import arccos, countsketch, factors, gates, hadamard, patches, philox, recursion, table, tensorsketch, zonal
+from . import (
+    arccos,
+    countsketch,
+    factors,
+    gates,
+    hadamard,
+    patches,
+    philox,
+    recursion,
+    table,
+    tensorsketch,
+    winograd,
+    zonal,
+)
 from ._kernel import Kernel
 
 __all__ = ["ALL", "Kernel"]
@@ -31,6 +44,8 @@ ALL: tuple[Kernel, ...] = (
     table.evaluate,
     table.pullback,
     tensorsketch.multiply,
+    winograd.results,
+    winograd.tiles,
     zonal.evaluate,
     zonal.normalize,
 )

@@ -6,28 +6,24 @@ Letters: n samples, p places of the output (t of them), ab taps of the kernel, k
 output channels of one of g groups. Images are (n, h, w, g i); a weight is (height, width, i, g o). pixel(p, ab) is
 place times stride plus tap times dilation minus padding; zeros are outside of the image.
 
-The Jacobian of W under a cotangent delta is scale (patches of x) (x) delta. Patches are made in chunks that stay in
-cache, and are not kept: the factors hold x and make the patches of the samples that are asked for.
+The Jacobian of W under a cotangent delta is scale (patches of x) (x) delta. Patches are not kept: the factors hold x
+and make the patches of the samples that are asked for. How the products are made is in _correlation.py.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 from .._check import check_int, set_checked
 from .._typing import Array
-from ..backends import Backend, get_backend
-from ..kernels import patches
+from ..backends import get_backend
 from ._base import Params, Saved, Shape, layer_name
+from ._correlation import correlate, correlate_linear, make_patches, sample_chunks, scatter, suits_winograd
 from ._geometry import Padding, Window, as_padding, as_sizes, check_image, window
 from .dense import Affine
 from .factors import Cotangent, Factors, JacobianFactors
 
 __all__ = ["Conv1d", "Conv2d", "Patches"]
-
-# Bytes of patches at a time: a few images' worth in the caches of a CPU; enough to fill a GPU.
-_CHUNK_BYTES = {"numpy": 2**22, "cupy": 2**28}
 
 
 class _Convolution(Affine):
@@ -90,14 +86,16 @@ class _Convolution(Affine):
         scale, b_scale = self._fan_scales(x.shape[-1])
         found = self._window(x.shape[1:-1])
         bias = b_scale * params["bias"] if self.bias else None
-        y = _correlate(x, found, self._matrices(params["weight"], scale), self.groups, bias)
+        y = get_backend(x).xp.empty((x.shape[0], *found.places, self.channels), x.dtype)
+        correlate(x, found, self._matrices(params["weight"], scale), self.groups, y, bias)
         return y.reshape(x.shape[0], *found.places[2 - self.axes :], self.channels), x
 
     def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:
         scale, _ = self._fan_scales(saved.shape[-1])
         found, k = self._window(saved.shape[1:-1]), tangent.shape[-2]
+        y = get_backend(tangent).xp.empty((len(tangent), *found.places, k, self.channels), tangent.dtype)
         # k tangents are k times the groups, which meet the same weights
-        y = _correlate(tangent, found, self._matrices(params["weight"], scale), k * self.groups, None)
+        correlate_linear(tangent, found, self._matrices(params["weight"], scale), k * self.groups, y)
         return y.reshape(saved.shape[0], *found.places[2 - self.axes :], k, self.channels)
 
     def param_jvp(self, params: Params, direction: Params, saved: Saved) -> Array:
@@ -120,7 +118,7 @@ class _Convolution(Affine):
         if name != "weight":
             return None
         out = get_backend(saved).xp.empty(saved.shape, saved.dtype)
-        _scatter(ct, self._window(saved.shape[1:-1]), self.groups, out)
+        scatter(ct, self._window(saved.shape[1:-1]), self.groups, out)
         return out
 
     # --- cotangents -----------------------------------------------------------------------------
@@ -130,40 +128,47 @@ class _Convolution(Affine):
         found = self._window(saved.shape[1:-1])
         if self.axes == 1:  # images with one row
             ct = Cotangent(ct.shared[:, None], None if ct.gate is None else ct.gate[:, None])
-        if self._reads_gate(found, ct):
-            out = self._vjp_of_gate(params["weight"] * scale, found, ct)
+        n = saved.shape[0] if ct.gate is not None else ct.shared.shape[0]
+        out = get_backend(saved).xp.empty((n, *found.size, ct.k, saved.shape[-1]), saved.dtype)
+        is_reversible = self.groups == 1 and found.stride == (1, 1)
+        if is_reversible and ct.gate is not None and ct.shared.shape[:-2] == (1, 1, 1):
+            self._vjp_of_gate(params["weight"] * scale, found, ct, out)
+        elif is_reversible and suits_winograd(found.transposed(), self.channels, saved.shape[-1]):
+            self._vjp_by_reversal(params["weight"] * scale, found, ct, out)
         else:
-            out = self._vjp_of_product(self._matrices(params["weight"], scale), found, ct, saved)
+            self._vjp_by_scatter(self._matrices(params["weight"], scale), found, ct, out)
         return Cotangent(out.reshape(-1, *saved.shape[1:-1], ct.k, saved.shape[-1]))
 
-    def _reads_gate(self, found: Window, ct: Cotangent) -> bool:
-        """Whether the cotangents differ by gates alone, which are fewer than they, and have patches like an image."""
-        constant = ct.shared.shape[:-2] == (1, 1, 1)
-        return ct.gate is not None and constant and self.groups == 1 and found.stride == (1, 1)
+    def _reversed(self, weight: Array, found: Window) -> Array:
+        """The weight with its taps in the order of the transposed window and its channels swapped, (ab, o, i)."""
+        return weight.reshape(found.taps, -1, self.channels)[::-1].transpose(0, 2, 1)
 
-    def _vjp_of_gate(self, weight: Array, found: Window, ct: Cotangent) -> Array:
-        """Patches of the gate times (shared times weight): the cotangents are never formed."""
+    def _vjp_of_gate(self, weight: Array, found: Window, ct: Cotangent, out: Array) -> None:
+        """Patches of the gate times (shared times weight), which has the k cotangents: they are never formed."""
         xp = get_backend(weight).xp
-        taps = weight.reshape(found.taps, -1, self.channels)[::-1]  # (ab, i, o), in the order of the transposed window
-        matrix = taps.transpose(0, 2, 1)[:, :, None, :] * ct.shared.reshape(ct.k, self.channels).T[:, :, None]
+        matrix = self._reversed(weight, found)[:, :, None, :] * ct.shared.reshape(ct.k, self.channels).T[:, :, None]
         matrix = xp.ascontiguousarray(matrix.reshape(1, found.taps * self.channels, -1))  # (ab o, k i)
-        return _correlate(ct.gate, found.transposed(), matrix, 1, None)
+        correlate_linear(ct.gate, found.transposed(), matrix, 1, out)
 
-    def _vjp_of_product(self, matrices: Array, found: Window, ct: Cotangent, saved: Array) -> Array:
-        """Cotangents times the weight, whose patches are then added where they overlap."""
-        backend = get_backend(saved)
-        n = saved.shape[0] if ct.gate is not None else ct.shared.shape[0]
-        k, g, o = ct.k, self.groups, self.channels // self.groups
-        step = found.taps * saved.shape[-1] // g
-        out = backend.xp.empty((n, *found.size, k, saved.shape[-1]), saved.dtype)
+    def _vjp_by_reversal(self, weight: Array, found: Window, ct: Cotangent, out: Array) -> None:
+        """Convolution of the cotangents with the reversed weight."""
+        backend = get_backend(weight)
+        matrix = backend.xp.ascontiguousarray(self._reversed(weight, found))
+        matrix = matrix.reshape(1, found.taps * self.channels, -1)
+        for rows in sample_chunks(out.shape[0], math.prod(found.places) * ct.k * self.channels * out.itemsize, backend):
+            delta = _delta(ct, rows, found).reshape(-1, *found.places, ct.k * self.channels)
+            correlate_linear(delta, found.transposed(), matrix, ct.k, out[rows])
+
+    def _vjp_by_scatter(self, matrices: Array, found: Window, ct: Cotangent, out: Array) -> None:
+        """Cotangents times the weight: patches, which are added where they overlap."""
+        backend = get_backend(out)
+        g, step, o = matrices.shape
         matrices = matrices.transpose(0, 2, 1)
-        for rows in _sample_chunks(n, math.prod(found.places) * k * g * step * saved.itemsize, backend):
-            delta = _delta(ct, rows, found)
-            m = delta.shape[0]
-            col = backend.xp.empty((m, g, step), saved.dtype)
-            backend.xp.matmul(delta.reshape(m, g, o).transpose(1, 0, 2), matrices, out=col.transpose(1, 0, 2))
-            _scatter(col, found, k * g, out[rows])
-        return out
+        for rows in sample_chunks(out.shape[0], math.prod(found.places) * ct.k * g * step * out.itemsize, backend):
+            delta = _delta(ct, rows, found).reshape(-1, g, o)
+            col = backend.xp.empty((delta.shape[0], g, step), out.dtype)
+            backend.xp.matmul(delta.transpose(1, 0, 2), matrices, out=col.transpose(1, 0, 2))
+            scatter(col, found, ct.k * g, out[rows])
 
 
 def _delta(ct: Cotangent, rows: slice, found: Window) -> Array:
@@ -171,62 +176,6 @@ def _delta(ct: Cotangent, rows: slice, found: Window) -> Array:
     shared = ct.shared if ct.shared.shape[0] == 1 else ct.shared[rows]
     part = Cotangent(shared, None if ct.gate is None else ct.gate[rows])
     return part.dense(rows.stop - rows.start, found.places).reshape(-1, shared.shape[-1])
-
-
-def _sample_chunks(n: int, bytes_per_sample: int, backend: Backend) -> Iterator[slice]:
-    step = max(1, _CHUNK_BYTES[backend.name] // max(bytes_per_sample, 1))
-    for start in range(0, n, step):
-        yield slice(start, min(start + step, n))
-
-
-def _correlate(x: Array, found: Window, matrices: Array, groups: int, bias: Array | None) -> Array:
-    """Patches of x times the matrices (g, taps i, o), plus a bias; (n, t, (groups / g) g o).
-
-    `groups` counts what x has beside its i channels: a multiple of g.
-    """
-    backend = get_backend(x)
-    xp, n = backend.xp, x.shape[0]
-    x = x.reshape(n, *found.size, groups, -1)
-    g, step, o = matrices.shape
-    y = xp.empty((n, *found.places, groups * o), x.dtype)
-    per_row = found.places[1] * groups * step * x.itemsize
-    for samples, rows in _tiles(n, found.places[0], per_row, backend):
-        part = _patches(x[samples], found.rows(rows.start, rows.stop), backend)
-        target = y[samples, rows].reshape(-1, g, o)
-        xp.matmul(part.reshape(-1, g, step).transpose(1, 0, 2), matrices, out=target.transpose(1, 0, 2))
-        if bias is not None:
-            target += bias.reshape(g, o)
-    return y
-
-
-def _tiles(n: int, rows: int, bytes_per_row: int, backend: Backend) -> Iterator[tuple[slice, slice]]:
-    """Samples and rows of the output whose patches are made together: many samples, or rows of one."""
-    if bytes_per_row * rows <= _CHUNK_BYTES[backend.name]:
-        for samples in _sample_chunks(n, bytes_per_row * rows, backend):
-            yield samples, slice(0, rows)
-        return
-    step = max(1, _CHUNK_BYTES[backend.name] // bytes_per_row)
-    for i in range(n):
-        for start in range(0, rows, step):
-            yield slice(i, i + 1), slice(start, min(start + step, rows))
-
-
-def _patches(x: Array, found: Window, backend: Backend) -> Array:
-    """Patches of (n, h, w, groups, i): (n, rows, columns, groups, *kernel, i)."""
-    if found.is_pointwise:
-        return x
-    out = backend.xp.empty((x.shape[0], *found.places, x.shape[3], *found.kernel, x.shape[4]), x.dtype)
-    backend.launch(patches.im2col, backend.xp.ascontiguousarray(x), found.stride, found.dilation, found.before, out)
-    return out
-
-
-def _scatter(col: Array, found: Window, groups: int, out: Array) -> None:
-    """Add patches (n, t, groups taps i) where they overlap, into `out` (n, h, w, groups i)."""
-    backend, n = get_backend(col), out.shape[0]
-    channels = math.prod(out.shape[1:]) // (math.prod(found.size) * groups)
-    col = backend.xp.ascontiguousarray(col).reshape(n, *found.places, groups, *found.kernel, channels)
-    out = out.reshape(n, *found.size, groups, channels)
-    backend.launch(patches.col2im, col, found.stride, found.dilation, found.before, out)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -253,7 +202,7 @@ class Patches:
     def __getitem__(self, rows: slice) -> Array:
         x = self.x[rows]
         image = x.reshape(x.shape[0], *self.window.size, self.groups, -1)
-        return _patches(image, self.window, get_backend(x)).reshape(x.shape[0], *self.shape[1:])
+        return make_patches(image, self.window).reshape(x.shape[0], *self.shape[1:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import assert_close, tol
 
-from ntkfast.layers import Conv1d, Conv2d, Cotangent, Dense, conv
+from ntkfast.layers import Conv1d, Conv2d, Cotangent, Dense, _correlation
 
 # (input shape, arguments of Conv2d)
 SETTINGS = {
@@ -29,6 +29,9 @@ SETTINGS = {
     "whole": ((4, 3, 2), {"channels": 3, "kernel_size": (4, 3), "padding": "VALID"}),
     "groups": ((6, 5, 6), {"channels": 9, "kernel_size": 3, "groups": 3, "stride": 2}),
     "depthwise": ((6, 5, 4), {"channels": 4, "kernel_size": 3, "groups": 4}),
+    "winograd": ((7, 6, 17), {"channels": 16, "kernel_size": 3}),
+    "winograd-explicit": ((8, 5, 16), {"channels": 17, "kernel_size": 3, "padding": ((0, 1), (3, 0))}),
+    "winograd-valid": ((8, 7, 16), {"channels": 16, "kernel_size": 3, "padding": "VALID"}),
     "depthwise-twofold": ((6, 5, 4), {"channels": 8, "kernel_size": 3, "groups": 4, "dilation": 2}),
 }
 all_settings = pytest.mark.parametrize(("shape", "keywords"), SETTINGS.values(), ids=SETTINGS)
@@ -238,7 +241,7 @@ def test_chunks_do_not_matter(shape, keywords, chunk, monkeypatch):
         return [y, layer.jvp(params, saved, tangent), *pulled]
 
     expected = results()
-    monkeypatch.setattr(conv, "_CHUNK_BYTES", {"numpy": chunk, "cupy": chunk})
+    monkeypatch.setattr(_correlation, "_CHUNK_BYTES", {"numpy": chunk, "cupy": chunk})
     for got, wanted in zip(results(), expected, strict=True):
         assert_close(got, wanted, 1e-14)
 
@@ -265,7 +268,7 @@ def test_float32_agrees_with_float64(shape, keywords):
         assert_close(got, expected, tol("float32", 100))
 
 
-@pytest.mark.parametrize("setting", ["same", "same-stride-odd", "groups", "depthwise", "pointwise"])
+@pytest.mark.parametrize("setting", ["same", "same-stride-odd", "groups", "depthwise", "pointwise", "winograd"])
 def test_every_backend_agrees(backend, setting):
     shape, keywords = SETTINGS[setting]
     layer, params = _layer(shape, keywords)
