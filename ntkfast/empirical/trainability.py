@@ -17,6 +17,7 @@ from ..spectrum import (
     target_alignment,
     variance_rank,
 )
+from ..spectrum.alignment import check_targets
 from .ntk import empirical_ntk
 
 __all__ = ["Trainability", "trainability"]
@@ -217,6 +218,8 @@ def trainability(
     if eps >= 1:
         raise ValueError(f"expected eps to be below 1, got {eps}")
     checked = get_autodiff(autodiff).check(fun, params, x)
+    if y is not None:
+        check_targets(y, checked.x1)
     with quiet():
         kernel = empirical_ntk(fun, params, x, method=method, autodiff=autodiff, max_memory=max_memory)
     values = eigenvalues(check_range(kernel, "the NTK"))

@@ -9,7 +9,7 @@ from .._typing import Array
 from ..backends import get_backend
 from .dense import square
 
-__all__ = ["kernel_alignment", "target_alignment"]
+__all__ = ["check_targets", "kernel_alignment", "target_alignment"]
 
 
 def kernel_alignment(k1: Array, k2: Array, *, centered: bool = True) -> float:
@@ -102,7 +102,7 @@ def target_alignment(kernel: Array, y: Array, *, centered: bool = True) -> float
     1.0
     """
     matrix = _matrix(kernel, "kernel")
-    return kernel_alignment(matrix, _target_kernel(y, matrix), centered=centered)
+    return kernel_alignment(matrix, _target_kernel(y, check_targets(y, matrix)), centered=centered)
 
 
 def _matrix(kernel: Array, name: str) -> Array:
@@ -111,21 +111,26 @@ def _matrix(kernel: Array, name: str) -> Array:
     return square(kernel, name)
 
 
-def _target_kernel(y: Any, matrix: Array) -> Array:
-    """Kernel of labels or targets, float64."""
+def check_targets(y: Any, like: Array) -> bool:
+    """Refuse labels or targets that do not fit the n rows of `like`; return whether they are labels."""
     if not hasattr(y, "dtype"):
         raise TypeError(f"expected y to be a NumPy or CuPy array, got {type(y).__name__}")
-    get_backend(matrix, y)
-    n = matrix.shape[0]
-    is_label = y.dtype.kind in "iub"
+    get_backend(like, y)
+    n, is_label = like.shape[0], y.dtype.kind in "iub"
     if y.ndim not in ((1,) if is_label else (1, 2)) or y.shape[0] != n or y.size == 0:
         wanted = f"({n},)" if is_label else f"({n},) or ({n}, k)"
         raise ValueError(f"expected y of shape {wanted}, got {y.shape}")
+    if not is_label:
+        check_dtype(y, "y")
+        check_finite(y, "y")
+    return bool(is_label)
+
+
+def _target_kernel(y: Array, is_label: bool) -> Array:
+    """Kernel of labels or targets, float64."""
     if is_label:
         return (y[:, None] == y[None, :]).astype("float64")
-    check_dtype(y, "y")
-    check_finite(y, "y")
-    targets = y.reshape(n, -1).astype("float64")
+    targets = y.reshape(y.shape[0], -1).astype("float64")
     targets = targets / (float(abs(targets).max()) or 1.0)
     return targets @ targets.T
 
