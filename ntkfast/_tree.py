@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from ._typing import Array
 from .backends import get_backend
 
-__all__ = ["Tree", "flatten", "join", "pick", "rebuild", "tree_map"]
+__all__ = ["Tree", "flatten", "join", "leaves", "pick", "rebuild", "tree_map"]
 
 Tree: TypeAlias = Any  # an array, or a dictionary, tuple, named tuple or list of trees
 
@@ -49,7 +49,7 @@ def flatten(tree: Tree, name: str = "params") -> dict[str, Array]:
     ['0.weight', '2.0']
     """
     entries: dict[str, Array] = {}
-    for path, leaf in _leaves(tree, ""):
+    for path, leaf in _walk(tree, ""):
         if path in entries:
             raise ValueError(f"expected one entry per path, got two at {name}[{path!r}]")
         try:
@@ -62,13 +62,23 @@ def flatten(tree: Tree, name: str = "params") -> dict[str, Array]:
     return entries
 
 
-def _leaves(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:
-    """Leaves of any type with their paths."""
+def leaves(tree: Tree) -> dict[str, Any]:
+    """Leaves of any type by path, unchecked.
+
+    Examples
+    --------
+    >>> leaves({"a": [1.0, 2.0]})
+    {'a.0': 1.0, 'a.1': 2.0}
+    """
+    return dict(_walk(tree, ""))
+
+
+def _walk(tree: Tree, path: str) -> Iterator[tuple[str, Any]]:
     if not isinstance(tree, (Mapping, tuple, list)):
         yield path, tree
         return
     for key, branch in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
-        yield from _leaves(branch, join(path, key))
+        yield from _walk(branch, join(path, key))
 
 
 def tree_map(function: Callable[[str, Any], Any], tree: Tree, path: str = "") -> Tree:

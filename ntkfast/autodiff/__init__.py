@@ -19,9 +19,9 @@ import importlib.metadata
 from typing import Any, cast
 
 from ..errors import BackendUnavailableError
-from ._protocol import Autodiff, Checked, SupportsFactors
+from ._protocol import Autodiff, Checked, SupportsDirections, SupportsFactors
 
-__all__ = ["Autodiff", "Checked", "SupportsFactors", "get_autodiff"]
+__all__ = ["Autodiff", "Checked", "SupportsDirections", "SupportsFactors", "get_autodiff"]
 
 GROUP = "ntkfast.autodiff"
 

@@ -61,8 +61,11 @@ def check_function(fun: Any, params: Tree, x: Array) -> dict[str, Array]:
     return entries
 
 
-def check_output(shape: tuple[int, ...], n: int) -> int:
-    """Number k of outputs of a function whose result for n samples has `shape`: (n, k), or (n,) for k = 1."""
+def check_output(y: Any, n: int) -> int:
+    """Number k of outputs of a function whose result for n samples is `y`: (n, k), or (n,) for k = 1."""
+    shape = getattr(y, "shape", None)
+    if shape is None:
+        raise TypeError(f"expected fun(params, x) to be an array, got {type(y).__name__}")
     if len(shape) not in (1, 2) or shape[0] != n or 0 in shape:
         raise ValueError(f"expected fun(params, x) of shape ({n}, k) or ({n},) for {n} samples, got {tuple(shape)}")
     return int(shape[1]) if len(shape) == 2 else 1

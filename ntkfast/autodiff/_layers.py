@@ -41,14 +41,16 @@ class LayerEngine:
             del entries[path]
         return Checked(x1, x2, backend, entries, _outputs(fun, x1.shape[1:]))
 
-    def factors(self, fun: Layer, params: Tree, x: Array) -> Iterator[tuple[str, dict[str, Factors]]]:
+    def factors(
+        self, fun: Layer, params: Tree, x: Array, outputs: slice = slice(None)
+    ) -> Iterator[tuple[str, dict[str, Factors]]]:
         """Yield (path of a layer, Jacobian factors by name), from the output down to the input.
 
-        The k cotangents are the unit vectors, shared by all samples. What a layer's factors hold is freed once the
-        caller drops them.
+        The cotangents are the unit vectors of `outputs`, shared by all samples. What a layer's factors hold is freed
+        once the caller drops them.
         """
         y, saved = fun.forward(params, x)
-        unit = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)
+        unit = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)[outputs]
         yield from fun.backward(params, saved, Cotangent(unit[None]), want_input=False)
 
     def param_jacobian(self, fun: Layer, params: Tree, x: Array) -> dict[str, Array]:

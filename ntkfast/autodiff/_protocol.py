@@ -3,7 +3,7 @@
 Letters: n samples, *s their shape, k outputs, m cotangents or directions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -12,11 +12,21 @@ from .._typing import Array
 from ..backends import Backend
 from ..layers.factors import Factors
 
-__all__ = ["Autodiff", "Checked", "InputPullback", "ParamPullback", "Pushforward", "SupportsFactors"]
+__all__ = [
+    "Autodiff",
+    "Checked",
+    "InputPullback",
+    "ParamPullback",
+    "Pushforward",
+    "Pushforwards",
+    "SupportsDirections",
+    "SupportsFactors",
+]
 
 InputPullback: TypeAlias = Callable[[Array], Array]  # (n, k) -> like x
 ParamPullback: TypeAlias = Callable[[Array], Tree]  # (n, k) -> tree like params
 Pushforward: TypeAlias = Callable[[Tree], Array]  # tree like params -> (n, k)
+Pushforwards: TypeAlias = Callable[[Mapping[str, Array]], Array]  # path -> (m, *shape), to (m, n, k)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,5 +99,15 @@ class Autodiff(Protocol):
 class SupportsFactors(Protocol):
     """An engine that knows its parameters' Jacobians as products."""
 
-    def factors(self, fun: Any, params: Tree, x: Array) -> Iterator[tuple[str, dict[str, Factors]]]:
-        """Yield (path of a layer, Jacobian factors by name), from the output down to the input."""
+    def factors(
+        self, fun: Any, params: Tree, x: Array, outputs: slice = slice(None)
+    ) -> Iterator[tuple[str, dict[str, Factors]]]:
+        """Yield (path of a layer, Jacobian factors by name) for some outputs, from the output down to the input."""
+
+
+@runtime_checkable
+class SupportsDirections(Protocol):
+    """An engine that pushes several directions forward at once."""
+
+    def param_jvps(self, fun: Any, params: Tree, x: Array) -> Pushforwards:
+        """Derivatives (m, n, k) along m directions, given by path as arrays (m, *shape)."""
