@@ -93,7 +93,7 @@ class Layer(abc.ABC):
         return self._init(shape, key, np.dtype(check_choice(dtype, "dtype", FLOAT_DTYPES)))
 
     def _init(self, in_shape: Shape, key: int, dtype: Any) -> Params:
-        """Parameters from a key: normal numbers of unit variance by default, buffers by `_buffer`."""
+        """Parameters from a key: each by `_draw`."""
         shapes = self.parameter_shapes(in_shape)
         return {name: self._draw(name, shape, philox.derive_key(key, i), dtype)
                 for i, (name, shape) in enumerate(shapes.items())}  # fmt: skip

@@ -103,7 +103,7 @@ class Dense(Affine):
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
         scale, b_scale = self._scales(x.shape[-1])
-        y = x @ params["weight"]
+        y = _rows_times(x, params["weight"])
         if scale != 1.0:
             y *= scale
         if self.bias:
@@ -113,8 +113,7 @@ class Dense(Affine):
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
         scale, _ = self._scales(saved.shape[-1])
         weight = params["weight"] * scale if scale != 1.0 else params["weight"]
-        delta = ct.shared if ct.gate is None else ct.gate[..., None, :] * ct.shared
-        return Cotangent(_rows_times(delta, weight.T))
+        return Cotangent(_rows_times(ct.product(), weight.T))
 
     def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:  # noqa: D102
         scale, _ = self._scales(saved.shape[-1])

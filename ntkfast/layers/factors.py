@@ -17,6 +17,9 @@ from ..kernels import gates
 
 __all__ = ["Acts", "Cotangent", "Factors", "JacobianFactors", "SparseFactors"]
 
+# Entries of a product from which threads are worth their start; fewer are in cache, and take less than a millisecond.
+_PARALLEL = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Cotangent:
@@ -47,9 +50,13 @@ class Cotangent:
         """The product, shape (n, *spatial, k, c), C-contiguous; may share memory with `shared`."""
         xp = get_backend(self.shared).xp
         if self.gate is not None:
-            return _gate(self.shared, self.gate)
+            return self.product()
         shape = (n, *spatial, *self.shared.shape[-2:])
         return xp.ascontiguousarray(xp.broadcast_to(self.shared, shape))
+
+    def product(self) -> Array:
+        """The product; without a gate it is `shared`, with axes of size 1."""
+        return self.shared if self.gate is None else _gate(self.shared, self.gate)
 
     def gated(self, slope: Array) -> "Cotangent":
         """The cotangent below an elementwise layer with derivative `slope` (n, *spatial, c)."""
@@ -67,22 +74,20 @@ class Cotangent:
         """Sum of two cotangents at one place."""
         if self.gate is other.gate:
             return Cotangent(self.shared + other.shared, self.gate)
-        return Cotangent(_product(self) + _product(other))
-
-
-def _product(ct: Cotangent) -> Array:
-    return ct.shared if ct.gate is None else _gate(ct.shared, ct.gate)
+        return Cotangent(self.product() + other.product())
 
 
 def _gate(shared: Array, gate: Array) -> Array:
     """The product gate[n, s, c] shared[n, s, k, c]."""
     backend = get_backend(shared)
     (n, *spatial, c), k = gate.shape, shared.shape[-2]
+    out = backend.xp.empty((n, *spatial, k, c), gate.dtype)
+    if backend.name == "numpy" and out.size < _PARALLEL:
+        return backend.xp.multiply(gate[..., None, :], shared, out=out)
     t = math.prod(spatial)
     if math.prod(shared.shape[1:-2]) not in (1, t):  # constant along some of the spatial axes
         shared = backend.xp.broadcast_to(shared, (shared.shape[0], *spatial, k, c))
     blocks = backend.xp.ascontiguousarray(shared).reshape(shared.shape[0], -1, k, c)
-    out = backend.xp.empty((n, *spatial, k, c), gate.dtype)
     gate = backend.xp.ascontiguousarray(gate).reshape(n, t, c)
     backend.launch(gates.multiply, blocks, gate, out.reshape(n, t, k, c))
     return out

@@ -99,8 +99,7 @@ class LayerNorm(_Norm):
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
         u, r = saved
-        pulled = _folded(ct, u.shape, self.axes)
-        delta = pulled.shared if pulled.gate is None else pulled.gate[..., None, :] * pulled.shared
+        delta = _folded(ct, u.shape, self.axes).product()
         low = _project(delta * params["scale"].reshape(-1), *self._rows(u, r))
         return Cotangent(_unfold(low, u.shape, self.axes))
 
