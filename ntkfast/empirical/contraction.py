@@ -72,7 +72,7 @@ class SharedProduct(NamedTuple):
 
 
 class Direct(NamedTuple):
-    """Theta[rows][:, columns] += values, in the shape of the output; a trace not divided by k."""
+    """Theta[rows][:, columns] += values, in the shape of the output; a trace is not divided by k."""
 
     values: Array
     rows: Array | slice
@@ -190,6 +190,7 @@ def _shared(backend: Backend, f: JacobianFactors, g: JacobianFactors, bias_scale
         a = _act_gram(x1, x1 if g is f else _act_sum(backend, g), f.scale, f.positions * bias_scale)
         return SharedProduct(s1, s2, a=a)
     if f.positions == 1:
+        assert g.ct.gate is not None  # the same layer on both sides
         act1, gate1 = _act(backend, f)[:, 0], f.ct.gate.reshape(f.n, -1, 1)
         act2, gate2 = (act1, gate1) if g is f else (_act(backend, g)[:, 0], g.ct.gate.reshape(g.n, -1, 1))
         return SharedProduct(s1, s2, gate1, gate2, _act_gram(act1, act2, f.scale, bias_scale))
@@ -301,7 +302,7 @@ def _left_to_right(backend: Backend, f: JacobianFactors, g: JacobianFactors, out
         rows = slice(0, m + 1) if g is f else slice(0, f.n)  # half of the pairs where the samples are the same
         through = left[rows].reshape(-1, f.in_width) @ _act(backend, part)[0].T  # (n k o, s)
         through = through.reshape(rows.stop, f.k, -1)  # (n, k, o s)
-        delta = part.delta[0].transpose(2, 0, 1).reshape(-1, f.k) * f.scale**2  # (o s, q)
+        delta = part.delta[0].transpose(2, 0, 1).reshape(-1, g.k) * f.scale**2  # (o s, q)
         yield Direct(_close(backend, through, delta, output), rows, slice(m, m + 1))
 
 

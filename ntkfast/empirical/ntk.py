@@ -3,20 +3,28 @@
 Theta[n, m, p, q] = sum over all parameters w of (d f_p(x1_n) / d w) (d f_q(x2_m) / d w)
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from .._check import check_choice, memory_budget
+from .._check import check_choice
 from .._typing import Array
-from ..autodiff import Autodiff, SupportsFactors, get_autodiff
-from .choice import Explanation, explain_choice
-from .jacobian_contraction import jacobian_contraction
-from .ntk_vector_products import ntk_vector_products
-from .structured_derivatives import structured_derivatives
+from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
+from .choice import explain_choice
+from .jacobian_contraction import jacobian_contraction, jacobian_contraction_by_entry
+from .ntk_vector_products import ntk_vector_products, ntk_vector_products_by_entry
+from .structured_derivatives import structured_derivatives, structured_derivatives_by_entry
 
 __all__ = ["METHODS", "OUTPUTS", "empirical_ntk", "layer_ntks"]
 
 OUTPUTS = ("trace", "diagonal", "full")
-METHODS = ("auto", "structured_derivatives", "jacobian_contraction", "ntk_vector_products")
+
+# name -> (the kernel, the kernels by parameter array)
+_ALGORITHMS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "structured_derivatives": (structured_derivatives, structured_derivatives_by_entry),
+    "jacobian_contraction": (jacobian_contraction, jacobian_contraction_by_entry),
+    "ntk_vector_products": (ntk_vector_products, ntk_vector_products_by_entry),
+}
+METHODS = ("auto", *_ALGORITHMS)
 
 
 def empirical_ntk(
@@ -97,7 +105,13 @@ def empirical_ntk(
     >>> empirical_ntk(net, params, x[:3], x, output="full").shape
     (3, 8, 10, 10)
     """
-    return _ntk(fun, params, x1, x2, output, method, autodiff, max_memory, explain, by_entry=False)
+    engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+    if explain or method == "auto":
+        explanation = explain_choice(engine, fun, params, checked, output)
+        if explain:
+            return explanation
+        method = explanation.method
+    return _ALGORITHMS[method][0](engine, fun, params, checked, output=output, max_memory=max_memory)
 
 
 def layer_ntks(
@@ -145,31 +159,20 @@ def layer_ntks(
     >>> bool(np.allclose(sum(parts.values()), empirical_ntk(net, params, x)))
     True
     """
-    parts = _ntk(fun, params, x1, x2, output, method, autodiff, max_memory, explain=False, by_entry=True)
-    entries = get_autodiff(autodiff).check(fun, params, x1, x2).entries
-    return {path: parts[path] for path in entries}
+    engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+    if method == "auto":
+        method = explain_choice(engine, fun, params, checked, output).method
+    parts = _ALGORITHMS[method][1](engine, fun, params, checked, output=output, max_memory=max_memory)
+    return {path: parts[path] for path in checked.entries}
 
 
-def _ntk(
-    fun: Any, params: Any, x1: Array, x2: Array | None, output: str, method: str, autodiff: str | Autodiff,
-    max_memory: int | None, explain: bool, by_entry: bool,
-) -> Any:  # fmt: skip
-    """Check, choose, compute."""
+def _check(
+    fun: Any, params: Any, x1: Array, x2: Array | None, output: str, method: str, autodiff: str | Autodiff
+) -> tuple[Autodiff, Checked]:
+    """The engine, and the arguments found to fit each other."""
     check_choice(output, "output", OUTPUTS)
     check_choice(method, "method", METHODS)
     engine = get_autodiff(autodiff)
     if method == "structured_derivatives" and not isinstance(engine, SupportsFactors):
         raise ValueError(f"expected autodiff='layers' for structured derivatives, got the engine {engine.name!r}")
-    checked = engine.check(fun, params, x1, x2)
-    budget = memory_budget(max_memory, checked.backend)
-    if explain or method == "auto":
-        explanation: Explanation = explain_choice(engine, fun, params, checked, output)
-        if explain:
-            return explanation
-        method = explanation.method
-    algorithm = {
-        "structured_derivatives": structured_derivatives,
-        "jacobian_contraction": jacobian_contraction,
-        "ntk_vector_products": ntk_vector_products,
-    }[method]
-    return algorithm(engine, fun, params, checked, output, budget, by_entry)  # type: ignore[operator]
+    return engine, engine.check(fun, params, x1, x2)

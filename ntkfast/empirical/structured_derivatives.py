@@ -1,8 +1,11 @@
 """Structured derivatives: the NTK of a network of layers from their Jacobian factors, layer by layer.
 
 The backward passes of both sides run in step, and a layer's factors are contracted as soon as both are there; no more
-than one layer's cotangents are alive at a time. Where the samples do not fit the memory, blocks of them are paired, and the
-factors of a block are formed again for every pair.
+than one layer's cotangents are alive at a time. Where the samples do not fit the memory, tiles of them (and, if one
+sample does not fit, of its outputs) are paired, and the factors of a tile are formed again for every pair.
+
+Both functions have the arguments (engine, fun, params, checked, *, output, max_memory=None), where `checked` is what
+``engine.check(fun, params, x1, x2)`` returned and output is "trace", "diagonal" or "full".
 
 References
 ----------
@@ -10,147 +13,165 @@ Novak, Sohl-Dickstein, Schoenholz. Fast finite width neural tangent kernel. ICML
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
+from .._check import memory_budget
+from .._tree import Tree, join
 from .._typing import Array
 from ..autodiff import Checked, SupportsFactors
-from ..backends import Backend
 from ..errors import MemoryBudgetError
 from ..layers import Layer
 from ..layers.factors import Factors
+from ._tiles import Tile, cut
 from .contraction import layer_terms
 from .sums import NTKSum, ntk_sum
 
-__all__ = ["block_rows", "sample_bytes", "structured_derivatives"]
+__all__ = ["structured_derivatives", "structured_derivatives_by_entry"]
 
-# Share of the budget for the Jacobians of a layer, and for products that wait to be added.
+# Share of the budget for the Jacobians of a layer, where a convolution needs them.
 _JACOBIAN_SHARE = 4
-
-_Layers = Iterator[tuple[str, dict[str, Factors]]]
 
 
 def structured_derivatives(
-    engine: SupportsFactors, net: Layer, params: Any, checked: Checked, output: str, budget: int, by_entry: bool
-) -> Any:
-    """NTK of checked arguments.
-
-    Parameters
-    ----------
-    engine : SupportsFactors
-    net, params, checked
-        What `engine.check` was given and what it returned.
-    output : {"trace", "diagonal", "full"}
-    budget : int
-        Bytes for temporaries.
-    by_entry : bool
-        Return a dictionary with one kernel per parameter array.
-
-    Returns
-    -------
-    array or dict of str to array
+    engine: SupportsFactors, fun: Layer, params: Tree, checked: Checked, *, output: str, max_memory: int | None = None
+) -> Array:
+    """The NTK: (n1, n2), (n1, n2, k) or (n1, n2, k, k).
 
     Raises
     ------
     MemoryBudgetError
-        One sample does not fit; the message has the smallest budget that would do.
+        One sample with one output does not fit; the message has the smallest budget that would do.
     """
-    sides = (checked.x1, checked.x1 if checked.x2 is None else checked.x2)
-    rows = block_rows(net, checked, budget)
-    whole: dict[str, Array] = {}
-    for i, first in enumerate(_blocks(len(sides[0]), rows)):
-        for j, second in enumerate(_blocks(len(sides[1]), rows)):
-            if checked.x2 is None and j < i:
-                continue
-            same = checked.x2 is None and i == j
-            x2 = None if same else sides[1][second]
-            found = _pair(engine, net, params, sides[0][first], x2, checked, output, budget, by_entry)
-            _place(checked, output, found, whole, first, second)
-    return whole if by_entry else whole[""]
+    return _Contraction(engine, fun, params, checked, output, max_memory, by_entry=False).run()[""]
 
 
-def _blocks(n: int, rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))
+def structured_derivatives_by_entry(
+    engine: SupportsFactors, fun: Layer, params: Tree, checked: Checked, *, output: str, max_memory: int | None = None
+) -> dict[str, Array]:
+    """What each parameter array contributes to the NTK, by path; the contributions sum to it."""
+    return _Contraction(engine, fun, params, checked, output, max_memory, by_entry=True).run()
 
 
-def _pair(
-    engine: SupportsFactors, net: Layer, params: Any, x1: Array, x2: Array | None, checked: Checked,
-    output: str, budget: int, by_entry: bool,
-) -> dict[str, Array]:  # fmt: skip
-    """Kernels of one pair of blocks, by path; one kernel under the empty path without `by_entry`."""
-    backend, dtype = checked.backend, next(iter(checked.entries.values())).dtype
-    n2 = len(x1) if x2 is None else len(x2)
-    sums: dict[str, NTKSum] = {}
+class _Contraction:
+    """One call: what stays the same for all pairs of tiles."""
 
-    def sum_of(path: str) -> NTKSum:
-        if path not in sums:
-            sums[path] = ntk_sum(output, backend, len(x1), n2, checked.n_outputs, dtype, x2 is None)
-        return sums[path]
+    def __init__(
+        self, engine: SupportsFactors, fun: Layer, params: Tree, checked: Checked, output: str,
+        max_memory: int | None, by_entry: bool,
+    ) -> None:  # fmt: skip
+        self._engine, self._fun, self._params, self._checked = engine, fun, params, checked
+        self._output, self._by_entry = output, by_entry
+        self._symmetric = checked.x2 is None
+        self._x1, self._x2 = checked.x1, checked.x1 if checked.x2 is None else checked.x2
+        self._dtype = next(iter(checked.entries.values())).dtype
+        self._budget = memory_budget(max_memory, checked.backend)
 
-    firsts: _Layers = engine.factors(net, params, x1)
-    seconds: Iterator[Any] = repeat(None) if x2 is None else engine.factors(net, params, x2)
-    for (path, first), other in zip(firsts, seconds, strict=False):
-        second = None if other is None else other[1]
-        _add_layer(backend, sum_of, path, first, second, output, budget // _JACOBIAN_SHARE, by_entry)
-    return {path: found.result() for path, found in sums.items()}
+    def run(self) -> dict[str, Array]:
+        """Kernels by path of a parameter array, or the sum of all under the empty path."""
+        size = _TileSize.within(self._fun, self._checked, self._budget)
+        lefts, rights = size.tiles(len(self._x1)), size.tiles(len(self._x2))
+        whole: dict[str, Array] = {}
+        for i, first in enumerate(lefts):
+            for second in rights[i:] if self._symmetric else rights:
+                if self._output == "full" or first.outputs == second.outputs:
+                    for path, block in self._pair(first, second).items():
+                        self._place(whole, path, block, first, second)
+        if self._output == "trace":
+            for kernel in whole.values():
+                kernel /= self._checked.n_outputs
+        return whole
 
+    def _pair(self, first: Tile, second: Tile) -> dict[str, Array]:
+        """Kernels of a pair of tiles; traces are sums over the tile's outputs."""
+        same = self._symmetric and first == second
+        sums: dict[str, NTKSum] = {}
+        firsts = self._engine.factors(self._fun, self._params, self._x1[first.rows], first.outputs)
+        seconds: Iterator[Any] = repeat((None, None))
+        if not same:
+            seconds = self._engine.factors(self._fun, self._params, self._x2[second.rows], second.outputs)
+        for (path, found), (_, other) in zip(firsts, seconds, strict=False):
+            for entry, ours, theirs in self._entries(path, found, other):
+                if entry not in sums:
+                    sums[entry] = ntk_sum(
+                        self._output, self._checked.backend, first.shape, second.shape, self._dtype, same
+                    )
+                for term in layer_terms(
+                    self._checked.backend, ours, theirs, self._output, self._budget // _JACOBIAN_SHARE
+                ):
+                    sums[entry].add(term)
+        return {path: total.result() for path, total in sums.items()}
 
-def _add_layer(
-    backend: Backend, sum_of: Callable[[str], NTKSum], path: str, first: dict[str, Factors],
-    second: dict[str, Factors] | None, output: str, budget: int, by_entry: bool,
-) -> None:  # fmt: skip
-    """Add the terms of one layer to the sum, or to that of each of its parameters."""
-    groups = [[name] for name in first] if by_entry else [list(first)]
-    for names in groups:
-        part = {name: first[name] for name in names}
-        other = None if second is None else {name: second[name] for name in names}
-        entry = (f"{path}.{names[0]}" if path else names[0]) if by_entry else ""
-        for term in layer_terms(backend, part, other, output, budget):
-            sum_of(entry).add(term)
+    def _entries(
+        self, path: str, found: dict[str, Factors], other: dict[str, Factors] | None
+    ) -> Iterator[tuple[str, dict[str, Factors], dict[str, Factors] | None]]:
+        """A layer's factors as a whole, or one parameter array after the other."""
+        if not self._by_entry:
+            yield "", found, other
+            return
+        for name in found:
+            yield join(path, name), {name: found[name]}, None if other is None else {name: other[name]}
 
-
-def _place(
-    checked: Checked, output: str, found: dict[str, Array], whole: dict[str, Array], rows: slice, columns: slice
-) -> None:
-    """Write the kernels of a pair of blocks, and their mirror image, into the whole."""
-    n1 = len(checked.x1)
-    n2 = n1 if checked.x2 is None else len(checked.x2)
-    for path, block in found.items():
-        if block.shape[:2] == (n1, n2):
+    def _place(self, whole: dict[str, Array], path: str, block: Array, first: Tile, second: Tile) -> None:
+        """Write the kernel of a pair of tiles, and its mirror image, into the whole."""
+        n1, n2, k = len(self._x1), len(self._x2), self._checked.n_outputs
+        shape = (n1, n2, *{"trace": (), "diagonal": (k,), "full": (k, k)}[self._output])
+        if block.shape == shape and first.shape == (n1, k):
             whole[path] = block
-            continue
+            return
         if path not in whole:
-            whole[path] = checked.backend.xp.empty((n1, n2, *block.shape[2:]), block.dtype)
-        whole[path][rows, columns] = block
-        if checked.x2 is None and rows != columns:
-            axes = (1, 0, 3, 2) if output == "full" else (1, 0, 2)[: block.ndim]
-            whole[path][columns, rows] = block.transpose(axes)
+            whole[path] = self._checked.backend.xp.zeros(shape, block.dtype)
+        whole[path][_index(first, second, self._output)] += block
+        if self._symmetric and first != second:
+            axes = (1, 0, 3, 2) if self._output == "full" else (1, 0, 2)[: block.ndim]
+            whole[path][_index(second, first, self._output)] += block.transpose(axes)
 
 
-def block_rows(net: Layer, checked: Checked, budget: int) -> int:
-    """Samples of a block whose temporaries fit the budget."""
-    n = max(len(checked.x1), 0 if checked.x2 is None else len(checked.x2))
-    itemsize = next(iter(checked.entries.values())).dtype.itemsize
-    sides = 1 if checked.x2 is None else 2
-    room = budget - budget // _JACOBIAN_SHARE
-    sample = sample_bytes(net, checked.x1.shape[1:], checked.n_outputs, itemsize)
-    if sides * sample * n <= room:
-        return n
-    if 2 * sample > room:
-        smallest = -(-2 * sample * _JACOBIAN_SHARE // (_JACOBIAN_SHARE - 1))
-        raise MemoryBudgetError(f"expected max_memory of at least {smallest} bytes, got {budget}")
-    return max(1, room // (2 * sample))
+def _index(first: Tile, second: Tile, output: str) -> tuple[slice, ...]:
+    """Where the kernel of a pair of tiles lies."""
+    outputs = {"trace": (), "diagonal": (first.outputs,), "full": (first.outputs, second.outputs)}[output]
+    return first.rows, second.rows, *outputs
 
 
-def sample_bytes(net: Layer, in_shape: tuple[int, ...], k: int, itemsize: int) -> int:
-    """Bytes that one sample of a block needs: what the forward pass keeps, and the widest cotangents.
+@dataclass(frozen=True, slots=True)
+class _TileSize:
+    """Samples and outputs of a tile."""
 
-    The cotangents of a layer's output and input are alive at once, a third array while they are multiplied.
+    samples: int
+    outputs: int
+    n_outputs: int
+
+    def tiles(self, n: int) -> list[Tile]:
+        """Tiles of n samples and all outputs."""
+        return [Tile(r, o) for r in cut(n, self.samples) for o in cut(self.n_outputs, self.outputs)]
+
+    @classmethod
+    def within(cls, net: Layer, checked: Checked, budget: int) -> "_TileSize":
+        """The largest tiles whose temporaries fit the budget: whole samples if possible."""
+        itemsize = next(iter(checked.entries.values())).dtype.itemsize
+        kept, widest = (itemsize * size for size in _sample_sizes(net, checked.x1.shape[1:]))
+        k, n = checked.n_outputs, max(len(checked.x1), 0 if checked.x2 is None else len(checked.x2))
+        room = budget - budget // _JACOBIAN_SHARE
+        if (1 if checked.x2 is None else 2) * n * (kept + k * widest) <= room:
+            return cls(n, k, k)
+        if 2 * (kept + widest) > room:
+            smallest = -(-2 * (kept + widest) * _JACOBIAN_SHARE // (_JACOBIAN_SHARE - 1))
+            raise MemoryBudgetError(f"expected max_memory of at least {smallest} bytes, got {budget}")
+        samples = min(n, room // (2 * (kept + k * widest)))
+        return cls(samples, k, k) if samples else cls(1, (room // 2 - kept) // widest, k)
+
+
+def _sample_sizes(net: Layer, in_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Numbers that one sample needs: what the forward pass keeps, and the widest layer's cotangents per output.
+
+    The forward pass keeps what enters a layer, and another array at elementwise layers. The cotangents of a layer's
+    output and input are alive at once, and a third array while they are multiplied.
     """
     kept = widest = 0
     for _, layer, shape in net.leaves(in_shape):
         size, out = math.prod(shape), math.prod(layer.out_shape(shape))
-        kept += size
+        kept += 2 * size
         widest = max(widest, size + 2 * out)
-    return itemsize * (2 * kept + k * widest)
+    return kept, widest

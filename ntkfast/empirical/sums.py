@@ -1,7 +1,8 @@
 """Sums of terms of an NTK, one class per output; a symmetric sum computes the upper triangle of samples only."""
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 from .._typing import Array
 from ..backends import Backend
@@ -9,6 +10,8 @@ from ..kernels import factors
 from .contraction import Direct, Product, SharedProduct, Term
 
 __all__ = ["NTKSum", "ntk_sum"]
+
+Sizes: TypeAlias = tuple[int, int]  # samples, outputs
 
 # Rows (samples times outputs) and columns of a tile of a full kernel: two matrix products' results stay in cache.
 _TILE = (320, 640)
@@ -23,15 +26,17 @@ class NTKSum(abc.ABC):
     Parameters
     ----------
     backend : Backend
-    n1, n2, k : int
+    first, second : (int, int)
+        Numbers of samples and of outputs on the two sides.
     dtype : dtype
     symmetric : bool
         The samples of both sides are the same.
     """
 
-    def __init__(self, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> None:
+    def __init__(self, backend: Backend, first: Sizes, second: Sizes, dtype: object, symmetric: bool) -> None:
         self._backend, self._xp = backend, backend.xp
-        self._n1, self._n2, self._k, self._symmetric = n1, n2, k, symmetric
+        (self._n1, self._k), (self._n2, self._q) = first, second
+        self._symmetric = symmetric
         self._out = backend.xp.zeros(self._shape(), dtype)
 
     @abc.abstractmethod
@@ -76,10 +81,10 @@ class NTKSum(abc.ABC):
         return out
 
 
-def ntk_sum(output: str, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> NTKSum:
+def ntk_sum(output: str, backend: Backend, first: Sizes, second: Sizes, dtype: object, symmetric: bool) -> NTKSum:
     """An empty sum for "trace", "diagonal" or "full"."""
-    kind = {"trace": TraceSum, "diagonal": DiagonalSum, "full": FullSum}[output]
-    return kind(backend, n1, n2, k, dtype, symmetric)
+    kind: Callable[..., NTKSum] = {"trace": TraceSum, "diagonal": DiagonalSum, "full": FullSum}[output]
+    return kind(backend, first, second, dtype, symmetric)
 
 
 def _mirror(out: Array, rows: int = 64) -> None:
@@ -93,7 +98,7 @@ def _mirror(out: Array, rows: int = 64) -> None:
 
 
 class TraceSum(NTKSum):
-    """(n1, n2): the mean over outputs."""
+    """(n1, n2): the sum over equal outputs."""
 
     def _shape(self) -> tuple[int, ...]:
         return self._n1, self._n2
@@ -107,7 +112,7 @@ class TraceSum(NTKSum):
         weights = (term.s1 * term.s2).sum(axis=0)  # (o,)
         if term.x1 is None or term.x2 is None:
             assert term.a is not None
-            self._out += term.a * (weights.sum() * (term.scale / self._k))
+            self._out += term.a * (weights.sum() * term.scale)
             return
         left = (term.x1 * weights[:, None]).reshape(self._n1, -1)
         self._add(self._gram(left, term.x2.reshape(self._n2, -1)), term.a, term.scale)
@@ -115,12 +120,9 @@ class TraceSum(NTKSum):
     def _add(self, gram: Array, a: Array | None, scale: float) -> None:
         if a is not None:
             gram *= a
-        if scale != self._k:
-            gram *= scale / self._k
+        if scale != 1.0:
+            gram *= scale
         self._out += gram
-
-    def _add_direct(self, term: Direct) -> None:
-        super()._add_direct(Direct(term.values / self._k, term.rows, term.columns))
 
 
 class DiagonalSum(NTKSum):
@@ -148,17 +150,17 @@ class DiagonalSum(NTKSum):
 
 
 class FullSum(NTKSum):
-    """(n1, n2, k, k): all pairs of outputs.
+    """(n1, n2, k, q): all pairs of outputs.
 
     Products wait until `result`, so that the tiles of all layers are added while they are in cache.
     """
 
-    def __init__(self, backend: Backend, n1: int, n2: int, k: int, dtype: object, symmetric: bool) -> None:
-        super().__init__(backend, n1, n2, k, dtype, symmetric)
+    def __init__(self, backend: Backend, first: Sizes, second: Sizes, dtype: object, symmetric: bool) -> None:
+        super().__init__(backend, first, second, dtype, symmetric)
         self._waiting: list[Product] = []
 
     def _shape(self) -> tuple[int, ...]:
-        return self._n1, self._n2, self._k, self._k
+        return self._n1, self._n2, self._k, self._q
 
     def _add_product(self, term: Product) -> None:
         self._waiting.append(term)
@@ -179,14 +181,14 @@ class FullSum(NTKSum):
                 grams *= term.a[rows, columns]
             part = grams.reshape(flat.shape[0], -1).T @ flat
             part *= term.scale
-            self._out[rows, columns] += part.reshape(*grams.shape[1:], self._k, self._k)
+            self._out[rows, columns] += part.reshape(*grams.shape[1:], self._k, self._q)
 
     def _add_constant(self, term: SharedProduct, outputs: Array) -> None:
         """a[n, m] outputs[k, q], as a product of width k."""
         assert term.a is not None
-        eye = self._xp.eye(self._k, dtype=outputs.dtype)
-        left = self._xp.broadcast_to(outputs, (self._n1, self._k, self._k))
-        right = self._xp.broadcast_to(eye, (self._n2, self._k, self._k))
+        eye = self._xp.eye(self._q, dtype=outputs.dtype)
+        left = self._xp.broadcast_to(outputs, (self._n1, self._k, self._q))
+        right = self._xp.broadcast_to(eye, (self._n2, self._q, self._q))
         self._add_product(Product(left, right, term.a, term.scale))
 
     def result(self) -> Array:
@@ -205,9 +207,9 @@ class FullSum(NTKSum):
         """Add the waiting products, tile by tile."""
         if not self._waiting:
             return
-        xp, k, dtype = self._xp, self._k, self._out.dtype
+        xp, k, q, dtype = self._xp, self._k, self._q, self._out.dtype
         height = max(1, min(_TILE[0], self._n1 * k // 6) // k)
-        width = max(1, _TILE[1] // k)
+        width = max(1, _TILE[1] // q)
         terms, self._waiting = self._waiting, []
         lefts = [xp.ascontiguousarray(t.left).reshape(-1, t.left.shape[-1]) for t in terms]
         rights = [
@@ -219,13 +221,13 @@ class FullSum(NTKSum):
                 columns = slice(start, min(start + width, rest.stop))
                 n, m = rows.stop - rows.start, columns.stop - columns.start
                 a = xp.empty((len(terms), n, m), dtype)
-                b = xp.empty((len(terms), n * k, m * k), dtype)
+                b = xp.empty((len(terms), n * k, m * q), dtype)
                 for i, term in enumerate(terms):
                     a[i] = term.scale if term.a is None else term.scale * term.a[rows, columns]
                     left, right = (
                         lefts[i][rows.start * k : rows.stop * k],
-                        rights[i][columns.start * k : columns.stop * k],
+                        rights[i][columns.start * q : columns.stop * q],
                     )
                     xp.matmul(left, right.T, out=b[i])
-                tile = b.reshape(len(terms), n, k, m, k)
+                tile = b.reshape(len(terms), n, k, m, q)
                 self._backend.launch(factors.accumulate, a, tile, rows.start, columns.start, self._out)

@@ -4,9 +4,9 @@
     mirror:      out[j, i, q, p] = out[i, j, p, q]  for j > i
 
 The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample
-(Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples i
-and j; the result has them last. Letters: L layers, n and m samples, k outputs; a (L, n, m), b (L, n, k, m, k), out
-(N, M, k, k).
+(Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples
+i and j; the result has them last. Letters: L layers, n and m samples, k and K outputs; a (L, n, m), b (L, n, k, m, K), out
+(N, M, k, K), for mirror (n, n, k, k).
 
 Promise: close. Terms are added in the order of l on every target, but may be fused multiply-adds.
 
@@ -31,14 +31,14 @@ _SQUARE = 8
 
 
 def _accumulate_reference(a, b, i0, j0, out):
-    """Add L products of Gram matrices; a (L, n, m), b (L, n, k, m, k), out (N, M, k, k), i0 + n <= N, j0 + m <= M."""
+    """Add L products of Gram matrices; a (L, n, m), b (L, n, k, m, K), out (N, M, k, K), i0 + n <= N, j0 + m <= M."""
     n, m = a.shape[1:]
     out[i0 : i0 + n, j0 : j0 + m] += np.einsum("lij,lipjq->ijpq", a, b)
 
 
 @shared
 def _add_row(a, b, out):
-    """One sample i and layer l: a (m,), b (k, m, k), out (m, k, k)."""
+    """One sample i and layer l: a (m,), b (k, m, K), out (m, k, K)."""
     for j in range(a.shape[0]):
         weight = a[j]
         for p in range(b.shape[0]):
@@ -57,10 +57,10 @@ def _accumulate_cpu(a, b, i0, j0, out):
 
 @cuda_jit
 def _accumulate_kernel(a, b, i0, j0, out):
-    layers, n, k, m, _ = b.shape
-    for entry in range(cuda.grid(1), n * m * k * k, cuda.gridsize(1)):
-        q, rest = entry % k, entry // k
-        p, rest = rest % k, rest // k
+    layers, n, outputs, m, others = b.shape
+    for entry in range(cuda.grid(1), n * m * outputs * others, cuda.gridsize(1)):
+        q, rest = entry % others, entry // others
+        p, rest = rest % outputs, rest // outputs
         j, i = rest % m, rest // m
         total = out[i0 + i, j0 + j, p, q]
         for layer in range(layers):
