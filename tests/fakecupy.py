@@ -32,7 +32,7 @@ FUNCTIONS = CREATION | _names(
 LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
 SPECIAL = _names("erf expit ndtr")
 METHODS = _names(
-    "all any argmax argmin argsort astype clip conj copy diagonal fill item max mean min ravel reshape sum",
+    "all any argmax argmin argsort astype clip conj copy diagonal fill item max mean min ravel repeat reshape sum",
     "swapaxes transpose",
 )
 PROPERTIES = {"T", "dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"}

@@ -192,7 +192,7 @@ def _sample_bytes(engine: Autodiff, fun: Any, params: Tree, x: Array, k: int) ->
     if engine.name == "layers":
         y, saved = fun.forward(params, x[:1])
         return 2 * (int(y.nbytes) + int(x[:1].nbytes) + _kept_bytes(saved))
-    return _KEPT_BY_FUNCTIONS * 8 * (math.prod(x.shape[1:]) + k)
+    return _KEPT_BY_FUNCTIONS * 8 * (int(math.prod(x.shape[1:])) + k)
 
 
 def _kept_bytes(saved: Any) -> int:

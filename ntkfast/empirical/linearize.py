@@ -71,9 +71,19 @@ class LinearizedModel:
         return self._along(checked, {path: new[path] - old for path, old in checked.entries.items()}, max_memory)
 
     def tangent(self, x: Array, direction: Tree, *, max_memory: int | None = None) -> Array:
-        """The derivative of the network along a direction of the parameters, J(x) direction, shape (n, k).
+        """The derivative of the network along a direction of the parameters, J(x) direction.
 
-        Arguments are those of `predict`, with `direction` in place of `new_params`.
+        Parameters
+        ----------
+        x : array, shape (n, *s)
+        direction : tree
+            Like `params`; buffers may be left out.
+        max_memory : int, optional
+            Bytes for passes; default a quarter of what is free.
+
+        Returns
+        -------
+        array, shape (n, k)
 
         Examples
         --------
