@@ -20,7 +20,9 @@ Novak, Sohl-Dickstein, Schoenholz. Fast finite width neural tangent kernel. ICML
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from .._typing import Array
 from ..backends import Backend
@@ -319,11 +321,16 @@ def _close(backend: Backend, through: Array, delta: Array, output: str) -> Array
 
 def _sparse(backend: Backend, f: SparseFactors, g: SparseFactors, output: str) -> Iterator[Term]:
     """Gram matrices of the rows of an embedding table, over the samples that read them."""
-    xp = backend.xp
-    for token in backend.to_numpy(xp.intersect1d(f.index, g.index)):
+    for token in _common(backend, f.index, g.index):
         rows, left = _reads(backend, f, int(token))
         columns, right = (rows, left) if g is f else _reads(backend, g, int(token))
         yield Direct(_gram(backend, left, right, output, f.scale**2), rows, columns)
+
+
+def _common(backend: Backend, first: Array, second: Array) -> Any:
+    """Rows of a table that both sides read, on the host."""
+    tokens = backend.to_numpy(backend.xp.unique(first))
+    return tokens if second is first else np.intersect1d(tokens, backend.to_numpy(backend.xp.unique(second)))
 
 
 def _reads(backend: Backend, f: SparseFactors, token: int) -> tuple[Array, Array]:

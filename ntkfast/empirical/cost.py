@@ -139,7 +139,8 @@ def _outside_in(s: BlockShape) -> Cost:
     form = 2.0 * s.samples * s.positions * s.k * s.width
     gram = 2.0 * s.pairs * s.entries * s.width
     moved = 3.0 * s.samples * s.k * s.width + s.samples * s.positions * s.inputs * s.groups
-    return Cost(form + gram, moved * s.itemsize, s.samples * s.groups + 4)
+    products = s.groups if s.width > s.groups else 1  # one per group and sample, but for scales
+    return Cost(form + gram, moved * s.itemsize, s.samples * products + 4)
 
 
 def _left_to_right(s: BlockShape) -> Cost:

@@ -80,8 +80,7 @@ class _Contraction:
                     for path, block in self._pair(first, second).items():
                         self._place(whole, path, block, first, second)
         if self._output == "trace":
-            for kernel in whole.values():
-                kernel /= self._checked.n_outputs
+            return {path: total / self._checked.n_outputs for path, total in whole.items()}
         return whole
 
     def _pair(self, first: Tile, second: Tile) -> dict[str, Array]:
@@ -111,8 +110,8 @@ class _Contraction:
         if not self._by_entry:
             yield "", found, other
             return
-        for name in found:
-            yield join(path, name), {name: found[name]}, None if other is None else {name: other[name]}
+        for name, ours in found.items():
+            yield join(path, name), {name: ours}, None if other is None else {name: other[name]}
 
     def _place(self, whole: dict[str, Array], path: str, block: Array, first: Tile, second: Tile) -> None:
         """Write the kernel of a pair of tiles, and its mirror image, into the whole."""

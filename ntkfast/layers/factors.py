@@ -163,6 +163,11 @@ class JacobianFactors:
         return 1 if self.act is None else self.act.shape[-1]
 
     @property
+    def _is_channelwise(self) -> bool:
+        """Whether every group has one input and one output: the scale of a normalization."""
+        return self.in_width == self.out_width == self.groups
+
+    @property
     def delta(self) -> Array:
         """The cotangents as one array, shape (n, t, k, g o)."""
         return self.ct.dense(self.n, self.spatial).reshape(self.n, self.positions, self.k, self.out_width)
@@ -184,6 +189,8 @@ class JacobianFactors:
         if self.act is None:
             return (self.scale * delta.sum(axis=1)).reshape(n, k, *self.shape)
         xp, g = get_backend(delta).xp, self.groups
+        if self._is_channelwise:
+            return (self.scale * xp.einsum("ntc,ntkc->nkc", self.act[0:n], delta)).reshape(n, k, *self.shape)
         act = self.act[0:n].reshape(n, t, g, -1).transpose(0, 2, 3, 1)  # (n, g, i, t)
         delta = delta.reshape(n, t, k, g, -1).transpose(0, 3, 1, 2, 4).reshape(n, g, t, -1)  # (n, g, t, k o)
         out = xp.matmul(act, delta).reshape(n, g, act.shape[2], k, -1)  # (n, g, i, k, o)
@@ -196,6 +203,8 @@ class JacobianFactors:
         if self.act is None:
             return (self.scale * delta.sum(axis=(0, 1))).reshape(k, *self.shape)
         xp, g = get_backend(delta).xp, self.groups
+        if self._is_channelwise:
+            return (self.scale * xp.einsum("ntc,ntkc->kc", self.act[0:n], delta)).reshape(k, *self.shape)
         act = self.act[0:n].reshape(n * t, g, -1).transpose(1, 2, 0)  # (g, i, n t)
         delta = delta.reshape(n * t, k, g, -1).transpose(2, 0, 1, 3).reshape(g, n * t, -1)  # (g, n t, k o)
         out = xp.matmul(act, delta).reshape(g, act.shape[1], k, -1)  # (g, i, k, o)
