@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ntkfast import get_backend
-from ntkfast.backends import _BACKENDS, Backend, _forced_target
+from ntkfast.backends import _BACKENDS, Backend, _forced_target, from_dlpack
 from ntkfast.errors import MixedBackendError
 from ntkfast.kernels import Kernel
 
@@ -99,3 +99,22 @@ def test_cupy_arrays_choose_cupy():
     import cupy
 
     assert get_backend(cupy.zeros(2)).name == "cupy"
+
+
+def test_memory_of_other_libraries_is_shared():
+    x = np.arange(6.0).reshape(2, 3).T
+    y = from_dlpack(x)
+    assert np.shares_memory(x, y)
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("device", [2, 13])  # CUDA memory, CUDA managed memory
+def test_memory_of_a_device_goes_to_cupy(device, monkeypatch):
+    class Foreign:
+        def __dlpack_device__(self):
+            return device, 0
+
+    x = Foreign()
+    home = types.SimpleNamespace(from_dlpack=lambda given: ("cupy", given))
+    monkeypatch.setitem(sys.modules, "ntkfast.backends._cupy", home)
+    assert from_dlpack(x) == ("cupy", x)

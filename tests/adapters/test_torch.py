@@ -1,5 +1,6 @@
 """Modules of PyTorch as layers of ours: the same outputs, shared memory, and what is refused."""
 
+import fakecupy
 import numpy as np
 import pytest
 from helpers import assert_close
@@ -21,7 +22,8 @@ from torch_networks import (  # noqa: E402
     randomized,
 )  # fmt: skip
 
-from ntkfast.adapters.torch import from_torch  # noqa: E402
+from ntkfast.adapters.torch import _arrays, from_torch  # noqa: E402
+from ntkfast.empirical import empirical_ntk  # noqa: E402
 from ntkfast.layers import Dense, Identity, Residual, Sequential  # noqa: E402
 
 
@@ -82,6 +84,16 @@ ZOO = {
     "same padding of even kernels": (lambda: seen(nn.Conv2d(6, 4, (4, 2), dilation=(1, 3), padding="same")), IMAGE),
     "adaptive pool to some pixels": (
         lambda: seen(nn.AdaptiveAvgPool2d((7, 3)), nn.Flatten(), nn.Linear(126, 2)), IMAGE),
+    "two heads": (
+        lambda: Function(lambda self, x: self.a(self.stem(x).mean((2, 3))) + self.b(self.stem2(x).flatten(1)),
+                         stem=nn.Conv2d(3, 4, 3), stem2=nn.Conv2d(3, 2, 1), a=nn.Linear(4, 2), b=nn.Linear(336, 2)),
+        IMAGE),
+    "pixels and their mean": (
+        lambda: Function(lambda self, x: self.stem(x).mean((2, 3)) + self.b(self.rows(x)),
+                         stem=nn.Conv2d(3, 2, 3), rows=nn.Flatten(), b=nn.Linear(504, 2)), IMAGE),
+    "channels moved first of all": (
+        lambda: Function(lambda self, x: self.a(x.permute(0, 2, 3, 1)).mean((1, 2)), a=nn.Linear(3, 5)), IMAGE),
+    "batch norm first": (lambda: row(nn.BatchNorm1d(7), nn.Linear(7, 2)), (7,)),
     "adaptive pool to all pixels": (
         lambda: seen(nn.AdaptiveAvgPool2d((None, 12)), nn.Flatten(), nn.Linear(1008, 2)), IMAGE),
 }  # fmt: skip
@@ -205,6 +217,16 @@ def test_weights_follow_the_module():
     np.testing.assert_array_equal(found.params[0]["weight"], module.weight.detach().numpy().T)
 
 
+def test_copies_do_not_follow_the_module():
+    module = randomized(cnn())
+    views, found = from_torch(module), from_torch(module, copy=True)
+    assert found.net == views.net
+    for view, copied in zip(_leaves(views.params), _leaves(found.params), strict=True):
+        np.testing.assert_array_equal(view, copied)
+        assert copied.flags.c_contiguous
+        assert not any(np.shares_memory(copied, tensor.numpy()) for tensor in module.state_dict().values())
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_is_that_of_the_module(dtype):
     module = randomized(cnn(), dtype=dtype)
@@ -214,6 +236,35 @@ def test_dtype_is_that_of_the_module(dtype):
     assert y.dtype == str(dtype).removeprefix("torch.")
     assert {str(leaf.dtype) for leaf in _leaves(found.params)} == {str(dtype).removeprefix("torch.")}
     assert_close(y, _outputs(module, x), 1e-12 if dtype == torch.float64 else 1e-5)
+
+
+def test_arrays_of_a_device_stay_there(monkeypatch):
+    """Tensors that arrive as CuPy arrays are arranged by CuPy, and the network runs on them."""
+    fakecupy.install(monkeypatch)
+    monkeypatch.setattr(_arrays, "from_dlpack", lambda tensor: fakecupy.asarray(tensor.numpy()))
+    module = randomized(cnn())
+    x = torch.randn(2, 3, 14, 14, dtype=torch.float64)
+    for copy in (False, True):
+        found = from_torch(module, (14, 14, 3), copy=copy)
+        y = found.net.forward(found.params, fakecupy.asarray(_last(x)))[0]
+        assert_close(y.get(), _outputs(module, x), 1e-12)
+
+
+@pytest.mark.gpu
+def test_a_module_on_a_gpu():
+    """Weights are CuPy arrays in the module's memory; the kernel is that of the CPU."""
+    import cupy
+
+    if not torch.cuda.is_available():
+        pytest.skip("PyTorch has no CUDA device")
+    module = randomized(cnn())
+    x = torch.randn(4, 3, 14, 14, dtype=torch.float64)
+    host = from_torch(module)
+    expected = empirical_ntk(host.net, host.params, _last(x))
+    found = from_torch(module.cuda())
+    assert found.params[0]["weight"].data.ptr == module[0].weight.data_ptr()
+    got = empirical_ntk(found.net, found.params, cupy.asarray(_last(x)))
+    assert_close(got.get(), expected, 1e-10)
 
 
 def test_structure_of_a_residual_network():

@@ -13,9 +13,16 @@ __all__ = ["Tensors"]
 
 
 class Tensors:
-    """Reads the tensors of one network."""
+    """Reads the tensors of one network.
 
-    def __init__(self) -> None:
+    Attributes
+    ----------
+    copy : bool
+        Whether the network is to have memory of its own.
+    """
+
+    def __init__(self, *, copy: bool) -> None:
+        self.copy = copy
         self._used: dict[int, str] = {}  # name of every parameter read so far, by its address
         self._first: tuple[str, Any, Any] | None = None  # name, dtype and device of the first tensor
 

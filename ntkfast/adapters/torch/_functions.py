@@ -113,11 +113,12 @@ def _is_batch_size(size: Any) -> bool:
     if not isinstance(size, fx.Node):
         return False
     if size.target == "size":
-        return size.args[1:] == (0,)
+        return bool(size.args[1:] == (0,))
     if size.target is not operator.getitem or size.args[1] != 0 or not isinstance(size.args[0], fx.Node):
         return False
     shape = size.args[0]
-    return shape.args[1:] == ("shape",) if shape.target is builtins.getattr else shape.target == "size"
+    is_shape = shape.target is builtins.getattr and shape.args[1] == "shape"
+    return bool(is_shape or shape.target == "size")
 
 
 def _spread(arguments: tuple[Any, ...]) -> list[Any]:

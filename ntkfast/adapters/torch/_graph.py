@@ -117,7 +117,7 @@ def _traced(module: Any, name: str, is_leaf: IsLeaf) -> Row:
     return _Reader(graph, tracer.root, name, is_leaf).read()
 
 
-class _Tracer(fx.Tracer):  # type: ignore[misc, name-defined]
+class _Tracer(fx.Tracer):  # type: ignore[misc]
     """Keeps supported modules and rows as they are, and looks into all others."""
 
     def __init__(self, is_leaf: IsLeaf) -> None:

@@ -17,7 +17,7 @@ from ...layers import Layer
 from ._functions import FlattenTo, Mean, Permute, Transpose
 from ._value import Value, rearranged
 
-__all__ = ["CONVERTERS", "Read"]
+__all__ = ["CONVERTERS", "ORDERS", "Read"]
 
 Found: TypeAlias = tuple[Layer | None, dict[str, Array], Value]
 Read: TypeAlias = Callable[[str], Array]  # a tensor of the module, by its name
@@ -177,8 +177,8 @@ def _pair(sizes: Any) -> tuple[int, int]:
 def _mean(module: Mean, value: Value, read: Read) -> Found:
     count = len(module.axes)
     axes = {axis % (count + 2) if value.rank is None else axis % (value.rank + 2) for axis in module.axes}
-    order = {frozenset(range(2, count + 2)): "first", frozenset(range(1, count + 1)): "last"}.get(frozenset(axes))
-    if order is None:
+    order = value.order or "first"
+    if axes != set(range(2, count + 2) if order == "first" else range(1, count + 1)):
         raise ValueError(f"expected a mean over all spatial axes, got axes {module.axes}")
     value = value.seen_as(order, count, f"a mean over axes {module.axes}")
     if module.keepdim and order == "last":
@@ -221,7 +221,7 @@ def _transpose(module: Transpose, value: Value, read: Read) -> Found:
 def _moved(axes: tuple[int, ...], to_last: tuple[int, ...], to_first: tuple[int, ...], value: Value) -> Found:
     """Nothing to do for us, whose channels stay last: only where PyTorch has them changes."""
     rank = len(axes) - 2
-    if axes == to_last and value.order in (None, "first") and not (axes == to_first and value.order is None):
+    if axes == to_last and value.order in (("first",) if axes == to_first else ("first", None)):
         return None, {}, replace(value.seen_as("first", rank, "a permutation"), order="last")
     if axes == to_first and value.order == "last":
         return None, {}, replace(value.seen_as("last", rank, "a permutation"), order="first")
@@ -263,4 +263,13 @@ CONVERTERS: dict[type, Converter] = {
     FlattenTo: _flatten,
     Permute: _permute,
     Transpose: _transpose,
+}
+
+# Where a module expects the channels; None where it does not care, and what is missing rearranges axes.
+ORDERS: dict[type, str | None] = {
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.MaxPool2d), "first"),
+    **dict.fromkeys((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d), "first"),
+    **dict.fromkeys((nn.Linear, nn.Embedding), "last"),
+    **dict.fromkeys((nn.ReLU, nn.LeakyReLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.SiLU, nn.Softplus)),
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity, nn.BatchNorm1d, nn.LayerNorm)),
 }

@@ -1,6 +1,7 @@
 """What is known of a value on its way through a PyTorch module, whose axes lie otherwise than ours."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ..._typing import Array
 
@@ -39,9 +40,9 @@ class Value:
     pooled: bool = False
 
     @classmethod
-    def of_shape(cls, shape: tuple[int, ...] | None) -> "Value":
-        """The input of a module."""
-        return cls() if shape is None else cls(rank=len(shape) - 1).shaped(shape)
+    def of(cls, shape: tuple[int, ...] | None, order: str | None) -> "Value":
+        """The input of a network."""
+        return cls(order=order) if shape is None else cls(rank=len(shape) - 1, order=order).shaped(shape)
 
     def shaped(self, shape: tuple[int, ...]) -> "Value":
         """The value with the shape of one of our samples."""
@@ -66,20 +67,22 @@ class Value:
 
     def matches(self, other: "Value") -> bool:
         """Whether two values can be added."""
-        pairs = zip((self.rank, self.order, self.channels, self.shape),
-                    (other.rank, other.order, other.channels, other.shape), strict=True)  # fmt: skip
+        pairs: list[tuple[Any, Any]] = [
+            (self.rank, other.rank),
+            (self.channels, other.channels),
+            (self.shape, other.shape),
+        ]
+        if self.rank != 0:
+            pairs.append((self.order, other.order))
         open_or_equal = all(a is None or b is None or a == b for a, b in pairs)
         return open_or_equal and (self.blocks, self.pooled) == (other.blocks, other.pooled)
 
     def met(self, other: "Value") -> "Value":
         """What is known of the sum of two values."""
-        return Value(
-            *(a if a is not None else b for a, b in (
-                (self.rank, other.rank), (self.order, other.order),
-                (self.channels, other.channels), (self.shape, other.shape),
-            )),
-            blocks=self.blocks, pooled=self.pooled,
-        )  # fmt: skip
+        rank = other.rank if self.rank is None else self.rank
+        shape = other.shape if self.shape is None else self.shape
+        found = replace(self, rank=rank, shape=shape, order=self.order or other.order)
+        return replace(found, channels=self.channels or other.channels)
 
 
 _AXES = {"first": "axis after the samples", "last": "last axis"}
