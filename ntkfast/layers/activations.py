@@ -134,7 +134,9 @@ class LeakyReLU(Elementwise):
         return (xp.maximum if self.slope <= 1 else xp.minimum)(x, self.slope * x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        return xp.where(kept > 0, kept.dtype.type(1), kept.dtype.type(self.slope))
+        gate = (kept > 0).astype(kept.dtype)
+        gate += self.slope * (1 - gate)  # exactly 1 or slope; `where` of two numbers takes ten times as long
+        return gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,11 @@ def check_layer(
     n, k : int
         Numbers of samples, and of cotangents and tangents per sample.
 
+    Returns
+    -------
+    None
+        All properties hold.
+
     Raises
     ------
     AssertionError
