@@ -3,16 +3,22 @@
 The parts, each with its own documentation:
 
 - `ntkfast.analytic`: exact kernels of infinitely wide networks, and their gradients;
+- `ntkfast.empirical`: the kernel of a finite network, its gradients, operators and linear models;
+- `ntkfast.layers`: networks with hand-derived derivatives;
+- `ntkfast.autodiff`: engines that differentiate other functions;
+- `ntkfast.spectrum`: eigenvalues, ranks, alignment; traces and densities from products alone;
 - `ntkfast.features`: maps phi with phi(x) . phi(y) close to a kernel;
 - `ntkfast.regression`: ridge, conjugate gradients, gradient flow, Gaussian processes;
 - `ntkfast.sketch`: random linear maps as values;
 - `ntkfast.zonal`: the kernel of a bias-free network as one function of the angle;
-- `ntkfast.adapters.sklearn`: estimators, imported on request.
+- `ntkfast.adapters.sklearn`, `ntkfast.adapters.torch`: estimators, and networks from PyTorch, imported on request;
+- `ntkfast.testing`: conformance checks for layers and engines, imported on request.
 """
 
-from . import analytic, features, regression, sketch, zonal
+from . import analytic, autodiff, empirical, features, layers, regression, sketch, spectrum, zonal
 from .analytic import KernelPair, nngp, nngp_and_ntk, ntk, ntk_hyperparameter_gradient, ntk_vjp
 from .backends import Backend, available_backends, get_backend
+from .empirical import empirical_ntk, empirical_ntk_vjp, layer_ntks, linearize, ntk_operator, trainability
 from .features import OnePassFeatures
 
 __version__ = "0.1.0"
@@ -23,15 +29,25 @@ __all__ = [
     "OnePassFeatures",
     "__version__",
     "analytic",
+    "autodiff",
     "available_backends",
+    "empirical",
+    "empirical_ntk",
+    "empirical_ntk_vjp",
     "features",
     "get_backend",
+    "layer_ntks",
+    "layers",
+    "linearize",
     "nngp",
     "nngp_and_ntk",
     "ntk",
     "ntk_hyperparameter_gradient",
+    "ntk_operator",
     "ntk_vjp",
     "regression",
     "sketch",
+    "spectrum",
+    "trainability",
     "zonal",
 ]

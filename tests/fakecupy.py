@@ -21,13 +21,13 @@ def _names(*lines):
     return {name for line in lines for name in line.split()}
 
 
-CREATION = _names("arange asarray empty eye full ones zeros")
+CREATION = _names("arange asarray empty eye from_dlpack full ones zeros")
 TYPES = _names("bool_ dtype finfo float32 float64 int32 int64 uint32 uint64")
 # What the library may ask of `xp`. All of it is in CuPy; test_cupy_names.py compares, where CuPy is installed.
 FUNCTIONS = CREATION | _names(
     "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate copyto cos einsum empty_like exp",
-    "expm1 fill_diagonal full_like hypot isfinite log log1p matmul maximum may_share_memory minimum multiply nonzero",
-    "ones_like sign sin sqrt stack tanh tril triu where zeros_like",
+    "expm1 fill_diagonal full_like hypot isfinite ix_ log log1p matmul maximum may_share_memory minimum multiply",
+    "nonzero ones_like sign sin sqrt stack tanh tril triu unique where zeros_like",
 )
 LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
 SPECIAL = _names("erf expit ndtr")
