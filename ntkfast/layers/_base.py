@@ -15,7 +15,7 @@ Containers write `backward`, `pushforward`, `pair_jvp` and `pair_vjp` in place o
 import abc
 import itertools
 import math
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -87,6 +87,8 @@ class Layer(abc.ABC):
         >>> Dense(2).init((3,), seed=0)["weight"].shape
         (3, 2)
         """
+        if not isinstance(in_shape, Sequence):
+            raise TypeError(f"expected in_shape to be a tuple of integers such as (784,), got {in_shape!r}")
         shape = tuple(check_int(size, "in_shape", minimum=1) for size in in_shape)
         self.out_shape(shape)
         key = philox.derive_key(check_seed(seed), Stream.LAYERS)
