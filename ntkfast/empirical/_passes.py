@@ -24,8 +24,9 @@ __all__ = ["Directions", "Passes"]
 
 Directions = dict[str, Array]  # path -> (m, *shape)
 
-# Columns that pass a network at once: more make its matrix products no faster.
-_COLUMNS = 64
+# Columns that pass a network at once. Small batches and convolutions gain a third; with more columns the copies of the
+# parameters, one per column, leave the cache.
+_COLUMNS = 8
 
 # Numbers that an engine is taken to keep per number that goes into a function or comes out of it: a guess.
 _KEPT_BY_FUNCTIONS = 100
