@@ -3,7 +3,7 @@
 Letters: n samples, *s spatial axes, k cotangents or tangents per sample, c channels, as in layers/_base.py.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -64,7 +64,7 @@ class Case:
 
     def trainable(self) -> list[str]:
         """Paths of the parameters."""
-        buffers = set(_buffers(self.layer))
+        buffers = _buffers(self.layer, self.in_shape)
         return [path for path in self.entries() if path not in buffers]
 
     # --- the layer ------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def dots(a: Any, b: Any) -> Any:
 
 def random_params(layer: Layer, in_shape: tuple[int, ...], dtype: str, rng: np.random.Generator, xp: Any) -> Any:
     """Initial parameters with noise, so that no scale is 1 and no shift 0; buffers only grow."""
-    buffers = set(_buffers(layer))
+    buffers = _buffers(layer, in_shape)
 
     def noisy(path: str, array: Any) -> Array:
         noise = rng.standard_normal(array.shape) / 3
@@ -214,14 +214,12 @@ def random_params(layer: Layer, in_shape: tuple[int, ...], dtype: str, rng: np.r
     return tree_map(noisy, layer.init(in_shape, seed=int(rng.integers(2**32)), dtype=dtype))
 
 
-def takes_indices(layer: Layer) -> bool:
+def takes_indices(layer: Layer, in_shape: tuple[int, ...]) -> bool:
     """Whether the lowest leaf reads integers."""
-    children = tuple(layer.children())
-    return takes_indices(children[0][1]) if children else layer.takes_indices
+    _, leaf, _ = next(layer.leaves(in_shape))
+    return leaf.takes_indices
 
 
-def _buffers(layer: Layer, path: str = "") -> Iterator[str]:
+def _buffers(layer: Layer, in_shape: tuple[int, ...]) -> set[str]:
     """Paths of the entries that have no Jacobian."""
-    yield from (join(path, name) for name in layer.buffers)
-    for name, child in layer.children():
-        yield from _buffers(child, join(path, name))
+    return {join(path, name) for path, leaf, _ in layer.leaves(in_shape) for name in leaf.buffers}

@@ -91,7 +91,7 @@ def _case(layer: Layer, in_shape: tuple[int, ...], x: Array | None, dtype: str, 
         raise TypeError(f"expected layer to be a Layer, got {layer!r}")
     rng = np.random.default_rng(seed)
     if x is None:
-        if takes_indices(layer):
+        if takes_indices(layer, in_shape):
             raise ValueError(f"expected samples x of integers for {layer!r}, got none")
         x = rng.standard_normal((check_int(n, "n", minimum=1), *in_shape))
     if tuple(x.shape[1:]) != in_shape or not len(x):
