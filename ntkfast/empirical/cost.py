@@ -128,6 +128,7 @@ def order_costs(shape: BlockShape) -> dict[str, Cost]:
     return costs
 
 
+@functools.lru_cache(1024)
 def cheapest_order(shape: BlockShape, at: Rates) -> str:
     """Name of the order with the least predicted time."""
     costs = order_costs(shape)

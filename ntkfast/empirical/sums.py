@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from .._typing import Array
-from ..backends import Backend
+from ..backends import Backend, get_backend
 from ..kernels import factors
 from .contraction import Direct, Product, SharedProduct, Term
 
@@ -89,12 +89,13 @@ def ntk_sum(output: str, backend: Backend, first: Sizes, second: Sizes, dtype: o
 
 def _mirror(out: Array, rows: int = 64) -> None:
     """Copy the upper triangle of samples to the lower; out (n, n) or (n, n, k)."""
-    n = out.shape[0]
+    xp, n = get_backend(out).xp, out.shape[0]
+    view = out if out.ndim == 2 else out.transpose(2, 0, 1)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
-        for i in range(start + 1, stop):
-            out[i, start:i] = out[start:i, i]
-        out[stop:, start:stop] = out[start:stop, stop:].swapaxes(0, 1)
+        square = view[..., start:stop, start:stop]
+        square[...] = xp.triu(square) + xp.triu(square, 1).swapaxes(-1, -2)
+        view[..., stop:, start:stop] = view[..., start:stop, stop:].swapaxes(-1, -2)
 
 
 class TraceSum(NTKSum):
@@ -208,7 +209,7 @@ class FullSum(NTKSum):
         if not self._waiting:
             return
         xp, k, q, dtype = self._xp, self._k, self._q, self._out.dtype
-        height = max(1, min(_TILE[0], self._n1 * k // 6) // k)
+        height = min(max(1, _TILE[0] // k), -(-self._n1 // 6))
         width = max(1, _TILE[1] // q)
         terms, self._waiting = self._waiting, []
         lefts = [xp.ascontiguousarray(t.left).reshape(-1, t.left.shape[-1]) for t in terms]
