@@ -8,6 +8,7 @@ from ntkfast.empirical import directional_vjp, empirical_ntk_vjp, jacobian
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import (
     GELU,
+    Abs,
     AvgPool2d,
     BatchNorm,
     Conv1d,
@@ -17,12 +18,17 @@ from ntkfast.layers import (
     Erf,
     Flatten,
     GlobalAvgPool,
+    Identity,
     LayerNorm,
+    LeakyReLU,
     MaxPool2d,
     ReLU,
     Residual,
     Sequential,
+    Sigmoid,
     SiLU,
+    Sin,
+    Softplus,
     Tanh,
 )
 
@@ -105,6 +111,15 @@ def test_vjp_is_the_limit_of_differences(name, output):
     gradient = empirical_ntk_vjp(net, params, x1, x2, ct, output=output)
     assert_close(gradient.x1, _slopes(lambda z: (ct * _kernel(net, params, z, x2, output)).sum(), x1), 1e-7)
     assert_close(gradient.x2, _slopes(lambda z: (ct * _kernel(net, params, x1, z, output)).sum(), x2), 1e-7)
+
+
+@pytest.mark.parametrize("layer", [Abs(), Identity(), LeakyReLU(0.2), Sigmoid(), Sin(), Softplus()], ids=str)
+def test_every_activation(layer):
+    net = Sequential(Dense(6, b_std=0.3), layer, Dense(5), layer, Dense(2))
+    params, rng = net.init((4,), seed=0, dtype="float64"), np.random.default_rng(0)
+    x, ct = rng.standard_normal((4, 4)), rng.standard_normal((4, 4))
+    expected = _slopes(lambda z: (ct * _kernel(net, params, z, z, "trace")).sum(), x)
+    assert_close(empirical_ntk_vjp(net, params, x, None, ct).x1, expected, 1e-7)
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
