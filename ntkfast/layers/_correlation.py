@@ -8,6 +8,8 @@ the same matrices (g, taps i, o). The result is (n, rows, columns, groups o).
 import math
 from collections.abc import Iterator
 
+import numpy as np
+
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import patches, winograd
@@ -16,7 +18,8 @@ from ._geometry import Window
 __all__ = ["correlate", "correlate_linear", "make_patches", "sample_chunks", "scatter", "suits_winograd"]
 
 # Bytes of patches at a time: a few images' worth in the caches of a CPU; enough to fill a GPU.
-_CHUNK_BYTES = {"numpy": 2**23, "cupy": 2**28}
+_CHUNK_BYTES = {"numpy": 2**22, "cupy": 2**28}
+_LEAST_CHANNELS, _LEAST_TILES = 16, 128  # where Winograd's tiles begin to pay
 
 
 def correlate(x: Array, found: Window, matrices: Array, groups: int, out: Array, bias: Array | None = None) -> None:
@@ -40,21 +43,22 @@ def correlate(x: Array, found: Window, matrices: Array, groups: int, out: Array,
 def correlate_linear(x: Array, found: Window, matrices: Array, groups: int, out: Array) -> None:
     """`correlate` without a bias, for derivatives, where a rounding error in place of a zero does no harm."""
     g, step, o = matrices.shape
-    if g == 1 and suits_winograd(found, step // found.taps, o):
+    if g == 1 and suits_winograd(found, step // found.taps, o, x.shape[0] * groups):
         _correlate_tiles(x, found, matrices, groups, out)
     else:
         correlate(x, found, matrices, groups, out)
 
 
-def suits_winograd(found: Window, i: int, o: int) -> bool:
-    """Whether tiles of 2 x 2 results need clearly fewer operations than patches do.
+def suits_winograd(found: Window, i: int, o: int, count: int) -> bool:
+    """Whether tiles of 2 x 2 results are clearly faster than patches for `count` images with i channels.
 
-    Sums of tiles are memory traffic, which few channels do not pay for; small or odd images waste parts of their tiles.
+    They take memory traffic in place of products: for tiles, which few channels or odd sizes do not pay for, and for
+    the transformed weights, which few tiles do not pay for.
     """
-    if found.kernel != (3, 3) or found.stride != (1, 1) or found.dilation != (1, 1):
+    if found.kernel != (3, 3) or found.stride != (1, 1) or found.dilation != (1, 1) or min(i, o) < _LEAST_CHANNELS:
         return False
-    products = 16 * math.prod(-(-places // 2) for places in found.places)
-    return min(i, o) >= 16 and 4 * products <= 3 * 9 * math.prod(found.places)
+    tiles = math.prod(-(-places // 2) for places in found.places)
+    return count * tiles >= _LEAST_TILES and 4 * 16 * tiles <= 3 * 9 * math.prod(found.places)
 
 
 def _correlate_tiles(x: Array, found: Window, matrices: Array, groups: int, out: Array) -> None:
@@ -63,7 +67,7 @@ def _correlate_tiles(x: Array, found: Window, matrices: Array, groups: int, out:
     xp, n = backend.xp, x.shape[0]
     x = xp.ascontiguousarray(x).reshape(n, *found.size, -1)
     i, o = x.shape[3] // groups, matrices.shape[2]
-    weights = _transformed(matrices.reshape(3, 3, i, o))
+    weights = _transformed(matrices.reshape(9, i, o))
     out = out.reshape(n, *found.places, groups * o)
     rows, columns = (-(-places // 2) for places in found.places)
     for samples, part in _chunks(n, rows, 16 * columns * groups * (i + o) * x.itemsize, backend):
@@ -77,13 +81,11 @@ def _correlate_tiles(x: Array, found: Window, matrices: Array, groups: int, out:
 
 
 def _transformed(weights: Array) -> Array:
-    """G w G^T of weights (3, 3, i, o): (16, i, o)."""
+    """G w G^T of weights (9, i, o): (16, i, o)."""
     xp = get_backend(weights).xp
-    for axis in (0, 1):
-        first, middle, last = (weights[(slice(None),) * axis + (tap,)] for tap in range(3))
-        ends = 0.5 * (first + last)
-        weights = xp.stack([first, ends + 0.5 * middle, ends - 0.5 * middle, last], axis=axis)
-    return weights.reshape(16, *weights.shape[2:])
+    g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    both = xp.asarray(np.kron(g, g).astype(weights.dtype))
+    return xp.matmul(both, weights.reshape(9, -1)).reshape(16, *weights.shape[1:])
 
 
 def make_patches(x: Array, found: Window) -> Array:

@@ -133,7 +133,7 @@ class _Convolution(Affine):
         is_reversible = self.groups == 1 and found.stride == (1, 1)
         if is_reversible and ct.gate is not None and ct.shared.shape[:-2] == (1, 1, 1):
             self._vjp_of_gate(params["weight"] * scale, found, ct, out)
-        elif is_reversible and suits_winograd(found.transposed(), self.channels, saved.shape[-1]):
+        elif is_reversible and suits_winograd(found.transposed(), self.channels, saved.shape[-1], n * ct.k):
             self._vjp_by_reversal(params["weight"] * scale, found, ct, out)
         else:
             self._vjp_by_scatter(self._matrices(params["weight"], scale), found, ct, out)
@@ -152,12 +152,9 @@ class _Convolution(Affine):
 
     def _vjp_by_reversal(self, weight: Array, found: Window, ct: Cotangent, out: Array) -> None:
         """Convolution of the cotangents with the reversed weight."""
-        backend = get_backend(weight)
-        matrix = backend.xp.ascontiguousarray(self._reversed(weight, found))
-        matrix = matrix.reshape(1, found.taps * self.channels, -1)
-        for rows in sample_chunks(out.shape[0], math.prod(found.places) * ct.k * self.channels * out.itemsize, backend):
-            delta = _delta(ct, rows, found).reshape(-1, *found.places, ct.k * self.channels)
-            correlate_linear(delta, found.transposed(), matrix, ct.k, out[rows])
+        xp = get_backend(weight).xp
+        matrix = xp.ascontiguousarray(self._reversed(weight, found)).reshape(1, found.taps * self.channels, -1)
+        correlate_linear(ct.dense(len(out), found.places), found.transposed(), matrix, ct.k, out)
 
     def _vjp_by_scatter(self, matrices: Array, found: Window, ct: Cotangent, out: Array) -> None:
         """Cotangents times the weight: patches, which are added where they overlap."""

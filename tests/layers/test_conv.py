@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close, tol
+from helpers import assert_close, deviation, tol
 
-from ntkfast.layers import Conv1d, Conv2d, Cotangent, Dense, _correlation
+from ntkfast.layers import Conv1d, Conv2d, Cotangent, Dense, _correlation, _geometry
 
 # (input shape, arguments of Conv2d)
 SETTINGS = {
@@ -36,6 +36,12 @@ SETTINGS = {
 }
 all_settings = pytest.mark.parametrize(("shape", "keywords"), SETTINGS.values(), ids=SETTINGS)
 N, K = 3, 2
+
+
+@pytest.fixture(autouse=True)
+def _tiles_for_few_images(monkeypatch):
+    """Few and small images are not worth Winograd's tiles, but are worth testing with them."""
+    monkeypatch.setattr(_correlation, "_LEAST_TILES", 1)
 
 
 def _layer(shape, keywords, dtype="float64", **more):
@@ -293,6 +299,59 @@ def test_every_backend_agrees(backend, setting):
 
     for got, expected in zip(results(backend.asarray), results(np.asarray), strict=True):
         assert_close(backend.to_numpy(got), expected, 1e-13)
+
+
+@pytest.mark.parametrize("in_channels", [16, 256])
+def test_tiles_are_as_accurate_as_patches(in_channels, monkeypatch):
+    """Rounding of both ways of float32 against float64: within a factor of 4 of each other, and 1e-6."""
+    layer, shape = Conv2d(32, 3), (8, 8, in_channels)
+    params = layer.init(shape, seed=0)
+    x, ct = _random(4, *shape, dtype="float32"), _random(4, 8, 8, 1, 32, dtype="float32", seed=1)
+    gated = Cotangent(_random(1, 1, 1, 3, 32, dtype="float32"), ct[:, :, :, 0])
+    tangent = _random(4, 8, 8, 1, in_channels, dtype="float32", seed=2)
+
+    def results(dtype, least_channels):
+        monkeypatch.setattr(_correlation, "_LEAST_CHANNELS", least_channels)
+        params_ = {"weight": params["weight"].astype(dtype)}
+        gated_ = Cotangent(gated.shared.astype(dtype), gated.gate.astype(dtype))
+        pulled = [layer.vjp(params_, x.astype(dtype), each).shared for each in (Cotangent(ct.astype(dtype)), gated_)]
+        return [*pulled, layer.jvp(params_, x.astype(dtype), tangent.astype(dtype))]
+
+    ways = zip(results("float32", 1), results("float32", 999), results("float64", 999), strict=True)
+    for by_tiles, by_patches, expected in ways:
+        assert (by_tiles != by_patches).any()
+        assert deviation(by_tiles, expected) < min(1e-6, 4 * deviation(by_patches, expected))
+
+
+def test_zeros_stay_zeros():
+    """The derivative of a relu at 0 is 0: a rounding error there would open a gate."""
+    layer = Conv2d(16, 3)
+    params = layer.init((9, 8, 16), seed=0)
+    x = np.abs(_random(2, 9, 8, 16, dtype="float32"))
+    x[:, 3:] = 0
+    y, _ = layer.forward(params, x)
+    assert (y[:, :4] != 0).all()
+    assert (y[:, 4:] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "count", "keywords", "expected"),
+    [
+        ((32, 32), 64, 1, {}, True),
+        ((32, 32), 8, 1, {}, False),
+        ((4, 4), 64, 8, {}, False),
+        ((4, 4), 64, 100, {}, True),
+        ((3, 3), 64, 1000, {}, False),
+        ((32, 32), 64, 1, {"stride": 2}, False),
+        ((32, 32), 64, 1, {"dilation": 2}, False),
+        ((32, 32), 64, 1, {"kernel_size": 5}, False),
+    ],
+)
+def test_tiles_are_for_many_channels_and_places(size, channels, count, keywords, expected, monkeypatch):
+    monkeypatch.undo()
+    layer = Conv2d(channels, **({"kernel_size": 3} | keywords))
+    found = _geometry.window(size, layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    assert _correlation.suits_winograd(found, channels, channels, count) is expected
 
 
 def test_pointwise_convolution_is_a_dense_layer():
