@@ -340,13 +340,19 @@ def _bridged(self, x):
 
 # name -> (what makes a module, words of the message)
 REFUSED = {
-    "unsupported module": (lambda: row(nn.Linear(3, 3), row(nn.Hardtanh())), r"modules, got 1\.0 \(Hardtanh\)"),
+    "unsupported module": (lambda: row(nn.Linear(3, 3), row(nn.Hardtanh())), r"functions, got 1\.0 \(Hardtanh\)"),
     "unsupported outermost": (lambda: nn.LSTM(3, 3), r"the module itself \(LSTM\)"),
     "unsupported in a block": (
         lambda: row(Function(lambda self, x: self.a(x), a=nn.Softmax(1))), r"0\.a \(Softmax\)"),
     "unsupported function": (lambda: Function(lambda self, x: torch.cos(x)), r"got cos\(x\) at 'cos'"),
     "unsupported argument": (lambda: Function(lambda self, x: x.mean((2, 3), dtype=torch.float64)), "dtype=torch"),
     "product": (lambda: row(Function(lambda self, x: x * x)), r"got mul\(x, x\) at '0\.mul'"),
+    "the first of two": (
+        lambda: Function(lambda self, x: self.a(torch.cat([x, self.b(x)], 1)).cos(), a=nn.Softmax(1), b=nn.Tanh()),
+        r"got cat\(\[x, b\], 1\) at 'cat'"),
+    "module of several inputs": (
+        lambda: Function(lambda self, x: self.a(x, x, x)[0], a=nn.MultiheadAttention(4, 2)),
+        r"MultiheadAttention\(x, x, x\) at 'a'"),
     "concatenation": (lambda: Function(lambda self, x: torch.cat([x, x], 1)), "got cat"),
     "sum with a number": (lambda: Function(lambda self, x: x + 1.0), r"add\(x, 1\.0\)"),
     "weighted sum": (lambda: Function(lambda self, x: torch.add(x, x, alpha=2)), "alpha=2"),

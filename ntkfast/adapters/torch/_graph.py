@@ -40,12 +40,21 @@ class Fork:
     right: "Row"
 
 
+@dataclass(frozen=True, slots=True)
+class Unsupported:
+    """A call that nothing of ours does."""
+
+    call: str
+
+
 Row: TypeAlias = tuple["Step | Fork", ...]
 IsLeaf: TypeAlias = Callable[[Any], bool]
 
 
 def describe(name: str, module: Any) -> str:
-    """Name and type of a module in messages."""
+    """Name and type of a module in messages, or the call that stands for it."""
+    if isinstance(module, Unsupported):
+        return f"{module.call} at {name!r}"
     return f"{name or 'the module itself'} ({type(module).__name__})"
 
 
@@ -134,6 +143,7 @@ class _Reader:
     def __init__(self, graph: Any, root: Any, name: str, is_leaf: IsLeaf) -> None:
         self.graph, self.root, self.name, self.is_leaf = graph, root, name, is_leaf
         self.input = next((node for node in graph.nodes if node.op == "placeholder"), None)
+        self.place = {node: i for i, node in enumerate(graph.nodes)}
         self.dominators = _dominators(graph)
         self.read_nodes: set[Any] = set()
 
@@ -148,38 +158,42 @@ class _Reader:
         """Steps that make the value of node `end` from that of node `start`."""
         found: list[Row] = []
         while end is not start:
+            if end is None:
+                raise ValueError(f"expected values made by layers from one input, got {self._second_source()}")
             self._once(end)
-            if _is_sum(end):
-                end, steps = self._fork(end)
-            else:
-                steps = self._steps(end)
-                end = end.args[0]
+            end, steps = self._fork(end) if _is_sum(end) else self._steps(end)
             found.append(steps)
         return tuple(step for steps in reversed(found) for step in steps)
 
     def _fork(self, node: Any) -> tuple[Any, Row]:
         """Where the branches of a sum part, and the branches."""
+        name = _join(self.name, node.name)
         if node.target in (operator.iadd, "add_"):
-            self._refuse_overwriting(node, _join(self.name, node.name), lambda user: user > node)
+            self._refuse_overwriting(node, name, lambda user: self.place[user] > self.place[node])
         start = self.dominators[node]
-        if start is None:
-            self._refuse_second_source()
         left, right = (self._between(start, branch) for branch in node.args)
-        return start, (Fork(_join(self.name, node.name), left, right),)
+        return start, (Fork(name, left, right),)
 
-    def _steps(self, node: Any) -> Row:
-        name = _join(self.name, str(node.target) if node.op == "call_module" else node.name)
+    def _steps(self, node: Any) -> tuple[Any, Row]:
+        """What a node reads, and what it does; an unsupported call becomes a step, so that the first one is named."""
         if node.op == "call_module" and len(node.args) == 1 and not node.kwargs:
-            module = self.root.get_submodule(node.target)
+            module, name = self.root.get_submodule(node.target), _join(self.name, str(node.target))
             found = row(module, name, self.is_leaf)
         else:
-            module = operation(node)
-            if module is None:
-                raise ValueError(f"expected supported operations, got {_call(node)} at {name!r}")
-            found = (Step(name, module),)
+            module, name = operation(node), _join(self.name, node.name)
+            found = (Step(name, module or Unsupported(self._call(node))),)
+        if module is None:
+            return self.dominators[node] or next(iter(node.all_input_nodes), None), found
         if _overwrites(module):
             self._refuse_overwriting(node, name, lambda user: user is not node)
-        return found
+        return node.args[0], found
+
+    def _call(self, node: Any) -> str:
+        """A call as the code has it."""
+        target = getattr(node.target, "__name__", str(node.target))
+        if node.op == "call_module":
+            target = type(self.root.get_submodule(node.target)).__name__
+        return f"{target}({', '.join([*map(str, node.args), *(f'{key}={x}' for key, x in node.kwargs.items())])})"
 
     def _once(self, node: Any) -> None:
         if node in self.read_nodes:
@@ -188,13 +202,13 @@ class _Reader:
             )
         self.read_nodes.add(node)
 
-    def _refuse_second_source(self) -> None:
-        """Name what a sum is made from beside the input."""
+    def _second_source(self) -> str:
+        """What a value is made from beside the input."""
         for node in self.graph.nodes:
             if node.op in ("placeholder", "get_attr") and node is not self.input and node.users:
-                got = "a second input" if node.op == "placeholder" else "a tensor of the module"
-                where = _join(self.name, str(node.target))
-                raise ValueError(f"expected values made by layers from one input, got {got}, {where!r}")
+                what = "a second input" if node.op == "placeholder" else "a tensor of the module"
+                return f"{what}, {_join(self.name, str(node.target))!r}"
+        return f"another in {describe(self.name, self.root)}"
 
     def _refuse_overwriting(self, node: Any, name: str, sees: Callable[[Any], bool]) -> None:
         """Refuse an in-place operation on a value that others read, too: the graph does not show the change."""
@@ -206,12 +220,6 @@ def _is_sum(node: Any) -> bool:
     operands = node.args if node.op in ("call_function", "call_method") else ()
     are_nodes = len(operands) == 2 and all(isinstance(operand, fx.Node) for operand in operands)
     return node.target in SUMS and are_nodes and not node.kwargs
-
-
-def _call(node: Any) -> str:
-    target = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
-    arguments = ", ".join([*map(str, node.args), *(f"{key}={value}" for key, value in node.kwargs.items())])
-    return f"{target}({arguments})"
 
 
 def _overwrites(module: Any) -> bool:
@@ -242,7 +250,7 @@ def _dominators(graph: Any) -> dict[Any, Any]:
         return a
 
     for node in graph.nodes:
-        parents = node.all_input_nodes
+        parents = [parent for parent in node.all_input_nodes if parent.target not in SIZES] or node.all_input_nodes
         found[node] = functools.reduce(meet, parents) if parents else None
         depth[node] = depth[found[node]] + 1
     return found

@@ -155,7 +155,7 @@ def _step(step: Step, value: Value, tensors: Tensors) -> tuple[list[_Part], Valu
     """The layer that a module becomes, if any."""
     found = supported_class(step.module, CONVERTERS)
     if found is None:
-        raise ValueError(f"expected supported modules, got {describe(step.name, step.module)}")
+        raise ValueError(f"expected supported modules and functions, got {describe(step.name, step.module)}")
     try:
         layer, params, after = CONVERTERS[found](step.module, value, tensors.of(step.module, step.name))
         if layer is None:
