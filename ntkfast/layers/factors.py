@@ -17,8 +17,8 @@ from ..kernels import gates
 
 __all__ = ["Acts", "Cotangent", "Factors", "JacobianFactors", "SparseFactors"]
 
-# Entries of a product from which threads are worth their start; fewer are in cache, and take less than a millisecond.
-_PARALLEL = 2**20
+# Entries of a product from which threads are worth their start: NumPy takes some 25 microseconds for so many.
+_PARALLEL = 2**17
 
 
 @dataclass(frozen=True, slots=True)
