@@ -1,6 +1,8 @@
 """Every public name is listed, documented with the sections of the house, and shown by an example."""
 
+import dataclasses
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -8,10 +10,10 @@ import pytest
 
 import ntkfast
 
-MODULES = [
-    "ntkfast",
-    *(f"ntkfast.{name}" for name in ("analytic", "features", "regression", "sketch", "spectrum", "zonal")),
-]
+PARTS = "analytic autodiff empirical features layers regression sketch spectrum testing zonal".split()
+MODULES = ["ntkfast", *(f"ntkfast.{part}" for part in PARTS)]
+if importlib.util.find_spec("torch") is not None:
+    MODULES.append("ntkfast.adapters.torch")
 
 
 def _public():
@@ -35,9 +37,12 @@ def test_all_is_complete(name):
 def test_documented(thing):
     doc = inspect.getdoc(thing)
     assert doc, "no docstring"
+    if dataclasses.is_dataclass(thing):
+        missing = [field.name for field in dataclasses.fields(thing) if field.init and field.name not in doc]
+        assert not missing, f"undocumented fields {missing}"
     if inspect.isfunction(thing):
-        for section in ("Returns\n-------", "Examples\n--------"):
-            assert section in doc
+        assert "Examples\n--------" in doc
+        assert "Returns\n-------" in doc or inspect.signature(thing).return_annotation is None
         parameters = [p for p in inspect.signature(thing).parameters if not p.startswith("*")]
         missing = [p for p in parameters if p not in doc]
         assert not missing, f"undocumented parameters {missing}"
