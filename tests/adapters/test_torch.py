@@ -338,6 +338,17 @@ def _bridged(self, x):
     return self.b(y) + self.c(x) + y
 
 
+def _then_in_place(change):
+    """A forward that throws the result of `change` away."""
+
+    def forward(self, x):
+        y = x.tanh()
+        change(self, y)
+        return y.sigmoid()
+
+    return forward
+
+
 # name -> (what makes a module, words of the message)
 REFUSED = {
     "unsupported module": (lambda: row(nn.Linear(3, 3), row(nn.Hardtanh())), r"functions, got 1\.0 \(Hardtanh\)"),
@@ -392,6 +403,12 @@ REFUSED = {
     "in place on what is read again": (
         lambda: Function(lambda self, x: self.body(x) + x, body=row(nn.ReLU(inplace=True), nn.Linear(3, 3))),
         "got 'body' in place; set inplace=False"),
+    "changed by a method": (lambda: Function(_then_in_place(lambda self, y: y.relu_())), r"got relu_\(tanh\)"),
+    "changed by a function": (
+        lambda: Function(_then_in_place(lambda self, y: nn.functional.relu(y, inplace=True))), "that changes"),
+    "changed by a module": (
+        lambda: Function(_then_in_place(lambda self, y: self.a(y)), a=row(nn.Identity(), nn.ReLU(inplace=True))),
+        r"got Sequential\(tanh\) that changes"),
     "flatten of unknown shape": (lambda: row(nn.Flatten(), nn.Linear(3, 3)), "expected in_shape"),
     "flatten last": (lambda: row(nn.Conv2d(3, 3, 3), nn.Flatten()), "a Linear after the last Flatten"),
     "partial flatten": (lambda: row(nn.Conv2d(3, 3, 3), nn.Flatten(2)), "expected start_dim=1, got 2"),
@@ -402,6 +419,8 @@ REFUSED = {
     "mean over some axes": (lambda: _conv_and(lambda self, x: x.mean(2)), "axes"),
     "other permutation": (lambda: _conv_and(lambda self, x: x.permute(0, 1, 3, 2)), "permutation"),
     "samples mixed": (lambda: _conv_and(lambda self, x: x.view(6, -1)), r"view\(x, 6, -1\)"),
+    "several rows per sample": (
+        lambda: row(nn.Linear(3, 8), Function(lambda self, x: x.view(-1, 4))), "one row per sample, of 8 entries or a multiple, got 4"),
     "unlike summands": (lambda: _conv_and(lambda self, x: x + x.mean((2, 3), keepdim=True)), "summands of one shape"),
 }  # fmt: skip
 

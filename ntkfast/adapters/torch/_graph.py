@@ -152,7 +152,11 @@ class _Reader:
         output = next(node for node in self.graph.nodes if node.op == "output").args[0]
         if not isinstance(output, fx.Node):
             raise ValueError(f"expected one output, got {type(output).__name__} in {describe(self.name, self.root)}")
-        return self._between(self.input, output)
+        steps = self._between(self.input, output)
+        for node in self.graph.nodes:
+            if node not in self.read_nodes and self._changes(node):
+                raise ValueError(f"expected a result to be used, got {self._call(node)} that changes its argument only")
+        return steps
 
     def _between(self, start: Any, end: Any) -> Row:
         """Steps that make the value of node `end` from that of node `start`."""
@@ -187,6 +191,14 @@ class _Reader:
         if _overwrites(module):
             self._refuse_overwriting(node, name, lambda user: user is not node)
         return node.args[0], found
+
+    def _changes(self, node: Any) -> bool:
+        """Whether a node changes its argument, as PyTorch's names and keywords tell."""
+        if node.op == "call_module":
+            return _overwrites(self.root.get_submodule(node.target))
+        name = getattr(node.target, "__name__", str(node.target))
+        by_name = node.op in ("call_function", "call_method") and name.endswith("_") and not name.endswith("__")
+        return by_name or bool(node.kwargs.get("inplace")) or "out" in node.kwargs
 
     def _call(self, node: Any) -> str:
         """A call as the code has it."""

@@ -193,6 +193,8 @@ def _flatten(module: Any, value: Value, read: Read) -> Found:
     if isinstance(module, nn.Flatten):
         last = None if value.rank is None else value.rank + 1
         _expect(module, start_dim=1, **({} if module.end_dim == last else {"end_dim": -1}))
+    else:
+        _expect_width(module.width, value)
     if value.rank == 0:
         return None, {}, replace(value, pooled=False)
     if value.order != "last" and value.channels is None:
@@ -201,6 +203,16 @@ def _flatten(module: Any, value: Value, read: Read) -> Found:
         raise ValueError("expected samples of one or three axes, as rows or images, got two; flatten them first")
     one_pixel = value.shape is not None and math.prod(value.shape[:-1]) == 1
     return layers.Flatten(), {}, Value(rank=0, blocks=None if value.order == "last" or one_pixel else value.channels)
+
+
+def _expect_width(width: int, value: Value) -> None:
+    """Refuse a view that takes several rows from one sample, as far as the shape is known."""
+    exact = value.shape is not None or value.rank == 0
+    least = value.channels if value.shape is None else math.prod(value.shape)  # channels of one position at least
+    if width == -1 or least is None or width == least or (width % least == 0 and not exact):
+        return
+    entries = f"{least} entries" if exact else f"{least} entries or a multiple"
+    raise ValueError(f"expected a view with one row per sample, of {entries}, got {width}")
 
 
 def _permute(module: Permute, value: Value, read: Read) -> Found:
