@@ -420,7 +420,8 @@ REFUSED = {
     "other permutation": (lambda: _conv_and(lambda self, x: x.permute(0, 1, 3, 2)), "permutation"),
     "samples mixed": (lambda: _conv_and(lambda self, x: x.view(6, -1)), r"view\(x, 6, -1\)"),
     "several rows per sample": (
-        lambda: row(nn.Linear(3, 8), Function(lambda self, x: x.view(-1, 4))), "one row per sample, of 8 entries or a multiple, got 4"),
+        lambda: row(nn.Linear(3, 8), Function(lambda self, x: x.view(-1, 4))),
+        "one row per sample, of 8 entries or a multiple, got 4"),
     "unlike summands": (lambda: _conv_and(lambda self, x: x + x.mean((2, 3), keepdim=True)), "summands of one shape"),
 }  # fmt: skip
 
