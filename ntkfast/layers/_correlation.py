@@ -15,7 +15,15 @@ from ..backends import Backend, get_backend
 from ..kernels import patches, winograd
 from ._geometry import Window
 
-__all__ = ["correlate", "correlate_linear", "make_patches", "sample_chunks", "scatter", "suits_winograd"]
+__all__ = [
+    "correlate",
+    "correlate_linear",
+    "make_patches",
+    "multiply_groups",
+    "sample_chunks",
+    "scatter",
+    "suits_winograd",
+]
 
 # Bytes of patches at a time: a few images' worth in the caches of a CPU; enough to fill a GPU.
 _CHUNK_BYTES = {"numpy": 2**22, "cupy": 2**28}
@@ -35,7 +43,7 @@ def correlate(x: Array, found: Window, matrices: Array, groups: int, out: Array,
     for samples, rows in _chunks(x.shape[0], found.places[0], bytes_per_row, backend):
         part = make_patches(x[samples], found.rows(rows.start, rows.stop)).reshape(-1, g, step)
         target = out[samples, rows].reshape(-1, g, o)
-        backend.xp.matmul(part.transpose(1, 0, 2), matrices, out=target.transpose(1, 0, 2))
+        multiply_groups(part, matrices, target)
         if bias is not None:
             target += bias.reshape(g, o)
 
@@ -86,6 +94,15 @@ def _transformed(weights: Array) -> Array:
     g = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
     both = xp.asarray(np.kron(g, g).astype(weights.dtype))
     return xp.matmul(both, weights.reshape(9, -1)).reshape(16, *weights.shape[1:])
+
+
+def multiply_groups(rows: Array, matrices: Array, out: Array) -> None:
+    """Products of rows (m, g, i) with the matrices (g, i, o) of their groups, into `out` (m, g, o)."""
+    xp = get_backend(rows).xp
+    if len(matrices) == 1:
+        xp.matmul(rows[:, 0], matrices[0], out=out[:, 0])
+    else:
+        xp.matmul(rows.transpose(1, 0, 2), matrices, out=out.transpose(1, 0, 2))
 
 
 def make_patches(x: Array, found: Window) -> Array:

@@ -18,7 +18,15 @@ from .._check import check_int, set_checked
 from .._typing import Array
 from ..backends import get_backend
 from ._base import Params, Saved, Shape, layer_name
-from ._correlation import correlate, correlate_linear, make_patches, sample_chunks, scatter, suits_winograd
+from ._correlation import (
+    correlate,
+    correlate_linear,
+    make_patches,
+    multiply_groups,
+    sample_chunks,
+    scatter,
+    suits_winograd,
+)
 from ._geometry import Padding, Window, as_padding, as_sizes, check_image, window
 from .dense import Affine
 from .factors import Cotangent, Factors, JacobianFactors
@@ -164,7 +172,7 @@ class _Convolution(Affine):
         for rows in sample_chunks(out.shape[0], math.prod(found.places) * ct.k * g * step * out.itemsize, backend):
             delta = _delta(ct, rows, found).reshape(-1, g, o)
             col = backend.xp.empty((delta.shape[0], g, step), out.dtype)
-            backend.xp.matmul(delta.transpose(1, 0, 2), matrices, out=col.transpose(1, 0, 2))
+            multiply_groups(delta, matrices, col)
             scatter(col, found, ct.k * g, out[rows])
 
 
