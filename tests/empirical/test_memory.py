@@ -1,5 +1,6 @@
 """Memory: budgets do not change results, and the peaks grow as the algorithms promise."""
 
+import functools
 import math
 import tracemalloc
 
@@ -46,15 +47,7 @@ def peak(call):
 def test_the_budget_does_not_change_the_kernel(name, output, method):
     p = named(name, n1=7, n2=4)
     for others in ((), (p.x2,)):
-        call = lambda **options: empirical_ntk(  # noqa: E731
-            p.net,
-            p.params,
-            p.x1,
-            *others,
-            output=output,
-            method=method,
-            **options,  # noqa: B023
-        )
+        call = functools.partial(empirical_ntk, p.net, p.params, p.x1, *others, output=output, method=method)
         expected, least = call(max_memory=2**30), smallest_budget(call)
         for budget in (least, 2 * least, 5 * least):
             assert_close(call(max_memory=budget), expected, 1e-13)
@@ -63,7 +56,7 @@ def test_the_budget_does_not_change_the_kernel(name, output, method):
 @by_method
 def test_the_budget_does_not_change_the_parts(method):
     p = named("cnn_gap", n1=7, n2=4)
-    call = lambda **options: layer_ntks(*p, output="full", method=method, **options)  # noqa: E731
+    call = functools.partial(layer_ntks, *p, output="full", method=method)
     expected, least = call(max_memory=2**30), smallest_budget(call)
     found = call(max_memory=2 * least)
     for path, part in expected.items():
@@ -76,7 +69,7 @@ def test_the_peak_stays_near_the_budget(method):
     p = problem(mlp((64, 64), k=4), (32,), n1=200, n2=1)
     weights = sum(a.nbytes for entry in p.params for a in entry.values())
     for budget in (2**20, 2**22):
-        call = lambda: empirical_ntk(p.net, p.params, p.x1, method=method, max_memory=budget)  # noqa: E731, B023
+        call = functools.partial(empirical_ntk, p.net, p.params, p.x1, method=method, max_memory=budget)
         assert peak(call) < 1.5 * budget + 2 * weights
 
 
@@ -85,7 +78,7 @@ def _peaks(method, widths):
     found = []
     for width in widths:
         p = problem(mlp((width, width), k=4, parameterization="standard"), (16,), n1=8, n2=1)
-        found.append(peak(lambda: empirical_ntk(p.net, p.params, p.x1, method=method, max_memory=2**33)))  # noqa: B023
+        found.append(peak(functools.partial(empirical_ntk, p.net, p.params, p.x1, method=method, max_memory=2**33)))
     return found
 
 
