@@ -82,6 +82,22 @@ def _add(source, start, size, target, place):
 
 
 @shared
+def _deal(source, start, size, target, place, step):
+    """Copy to every step-th entry."""
+    i, j, step = np.uint64(start), np.uint64(place), np.uint64(step)
+    for t in range(size):
+        target[j + step * np.uint64(t)] = source[i + np.uint64(t)]
+
+
+@shared
+def _collect(source, start, step, size, target, place):
+    """Add every step-th entry."""
+    i, j, step = np.uint64(start), np.uint64(place), np.uint64(step)
+    for t in range(size):
+        target[j + np.uint64(t)] += source[i + step * np.uint64(t)]
+
+
+@shared
 def _copy_neighbors(source, line, z, width, taps, channels, target, place):
     """Taps z, z + 1, ... of one row of an image, whose channels lie one after the other, in one run."""
     low = min(max(-z, 0), taps)
@@ -90,6 +106,19 @@ def _copy_neighbors(source, line, z, width, taps, channels, target, place):
     if low < high:
         _copy(source, line + (z + low) * channels, (high - low) * channels, target, place + low * channels)
     _clear((taps - high) * channels, target, place + high * channels)
+
+
+@shared
+def _deal_patch(source, i, corner, size, dilation, kernel, groups, target, place):
+    """A patch of a depthwise convolution, tap by tap: the long axis is that of the groups."""
+    taps = kernel[0] * kernel[1]
+    patch = place * groups * taps
+    _clear(groups * taps, target, patch)
+    for tap in range(taps):
+        y = corner[0] + tap // kernel[1] * dilation[0]
+        z = corner[1] + tap % kernel[1] * dilation[1]
+        if 0 <= y < size[0] and 0 <= z < size[1]:
+            _deal(source, ((i * size[0] + y) * size[1] + z) * groups, groups, target, patch + tap, taps)
 
 
 @cpu_jit
@@ -102,6 +131,10 @@ def _im2col_cpu(x, stride, dilation, before, out):
         i, r = line // rows, line % rows
         for s in range(columns):
             first = s * stride[1] - before[1]
+            if channels == 1 and groups > 1:
+                corner = (r * stride[0] - before[0], first)
+                _deal_patch(source, i, corner, (h, w), dilation, (kh, kw), groups, target, line * columns + s)
+                continue
             for g in range(groups):
                 for a in range(kh):
                     y = r * stride[0] + a * dilation[0] - before[0]
@@ -150,6 +183,9 @@ def _col2im_cpu(col, stride, dilation, before, out):
                     if s < 0:
                         continue
                     start = ((i * rows + r) * columns + s) * groups * step + (a * kw + b) * channels
+                    if channels == 1:  # depthwise: the long axis is that of the groups
+                        _collect(source, start, step, groups, target, place)
+                        continue
                     for g in range(groups):
                         _add(source, start + g * step, channels, target, place + g * channels)
 
