@@ -171,7 +171,11 @@ class _Convolution(Affine):
         matrices = matrices.transpose(0, 2, 1)
         for rows in sample_chunks(out.shape[0], math.prod(found.places) * ct.k * g * step * out.itemsize, backend):
             delta = _delta(ct, rows, found).reshape(-1, g, o)
-            col = backend.xp.empty((delta.shape[0], g, step), out.dtype)
+            shape = (delta.shape[0], g, step)
+            if found.is_pointwise:
+                multiply_groups(delta, matrices, out[rows].reshape(shape))
+                continue
+            col = backend.xp.empty(shape, out.dtype)
             multiply_groups(delta, matrices, col)
             scatter(col, found, ct.k * g, out[rows])
 
