@@ -7,8 +7,8 @@ the order in which the tree holds them.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias
 
+from ._check import array_backend
 from ._typing import Array
-from .backends import get_backend
 
 __all__ = ["Tree", "flatten", "join", "leaves", "pick", "rebuild", "tree_map"]
 
@@ -52,12 +52,7 @@ def flatten(tree: Tree, name: str = "params") -> dict[str, Array]:
     for path, leaf in _walk(tree, ""):
         if path in entries:
             raise ValueError(f"expected one entry per path, got two at {name}[{path!r}]")
-        try:
-            get_backend(leaf if leaf is not None else ...)
-        except TypeError:
-            raise TypeError(
-                f"expected {name}[{path!r}] to be a NumPy or CuPy array, got {type(leaf).__name__}"
-            ) from None
+        array_backend(leaf, f"{name}[{path!r}]" if path else name)
         entries[path] = leaf
     return entries
 

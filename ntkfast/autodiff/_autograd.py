@@ -14,7 +14,6 @@ from autograd import make_vjp
 
 from .._tree import Tree, flatten, rebuild
 from .._typing import Array
-from ..backends import get_backend
 from ._inputs import check_function, check_output, check_samples, refuse_shape
 from ._protocol import Checked, InputPullback, ParamPullback, Pushforward
 
@@ -33,12 +32,12 @@ class AutogradEngine:
 
         Calls `fun` once, with one sample.
         """
-        if get_backend(x1).name != "numpy":
+        x1, x2, backend = check_samples(x1, x2, indices=None)
+        if backend.name != "numpy":
             raise TypeError(
                 "expected NumPy arrays with autodiff='autograd', got CuPy arrays; move them with cupy.asnumpy, or use "
                 "autodiff='jax' or 'torch'"
             )
-        x1, x2, backend = check_samples(x1, x2, indices=None)
         entries = check_function(fun, params, x1)
         return Checked(x1, x2, backend, entries, check_output(fun(params, x1[:1]), 1))
 

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from .._check import check_dtype, check_finite
+from .._check import array_backend, check_dtype, check_finite
 from .._tree import Tree, flatten
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..layers import Layer
-from ..layers._base import check_entries
+from ..layers._base import batch_shape, check_entries
 
-__all__ = ["batch_shape", "check_function", "check_output", "check_samples", "refuse_shape"]
+__all__ = ["check_function", "check_network", "check_output", "check_samples", "refuse_shape"]
 
 
 def check_samples(x1: Array, x2: Array | None, *, indices: bool | None) -> tuple[Array, Array | None, Backend]:
@@ -30,9 +30,7 @@ def check_samples(x1: Array, x2: Array | None, *, indices: bool | None) -> tuple
 
 
 def _batch(x: Array, name: str, indices: bool | None) -> tuple[Array, Backend]:
-    if not hasattr(x, "dtype"):
-        raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
-    backend = get_backend(x)
+    backend = array_backend(x, name)
     integer = x.dtype.kind in "iu"
     if indices and not integer:
         raise TypeError(
@@ -44,6 +42,16 @@ def _batch(x: Array, name: str, indices: bool | None) -> tuple[Array, Backend]:
         check_dtype(x, name)
         check_finite(x, name)
     return backend.xp.ascontiguousarray(x), backend
+
+
+def check_network(fun: Any) -> None:
+    """Refuse what is no layer."""
+    if not isinstance(fun, Layer):
+        got = f"the class {fun.__name__}" if isinstance(fun, type) else type(fun).__name__
+        raise TypeError(
+            f"expected fun to be a Layer of ntkfast.layers, got {got}; differentiate a function of (params, x) with "
+            "autodiff='jax', 'torch' or 'autograd'"
+        )
 
 
 def check_function(fun: Any, params: Tree, x: Array) -> dict[str, Array]:
@@ -75,8 +83,3 @@ def refuse_shape(array: Array, name: str, shape: tuple[int, ...]) -> None:
     """Refuse an array of another shape, which would be broadcast silently."""
     if getattr(array, "shape", None) != shape:
         raise ValueError(f"expected {name} of shape {shape}, got {getattr(array, 'shape', type(array).__name__)}")
-
-
-def batch_shape(sample: tuple[int, ...]) -> str:
-    """Shape of a batch in messages: "(n, 28, 28, 1)"."""
-    return f"({', '.join(['n', *map(str, sample)])}{'' if sample else ','})"

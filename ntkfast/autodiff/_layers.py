@@ -8,13 +8,14 @@ the parameters, layer by layer.
 from collections.abc import Iterator
 from typing import Any
 
+from .._check import check_range
 from .._tree import Tree, join, pick
 from .._typing import Array
 from ..backends import get_backend
 from ..layers import Cotangent, Layer
-from ..layers._base import check_entries
+from ..layers._base import batch_shape, check_entries
 from ..layers.factors import Factors
-from ._inputs import batch_shape, check_samples, refuse_shape
+from ._inputs import check_network, check_samples, refuse_shape
 from ._protocol import Checked, InputPullback, ParamPullback, Pushforward
 
 __all__ = ["LayerEngine", "engine"]
@@ -27,19 +28,16 @@ class LayerEngine:
 
     def check(self, fun: Any, params: Tree, x1: Array, x2: Array | None = None) -> Checked:
         """Compare the network, its parameters and the samples with each other. See `Autodiff.check`."""
-        if not isinstance(fun, Layer):
-            raise TypeError(
-                f"expected fun to be a Layer of ntkfast.layers, got {type(fun).__name__}; differentiate a function of "
-                "(params, x) with autodiff='jax', 'torch' or 'autograd'"
-            )
+        check_network(fun)
         x1, x2, backend = check_samples(x1, x2, indices=_takes_indices(fun))
+        n_outputs = _outputs(fun, x1.shape[1:])
         entries = dict(fun.check_params(params, x1.shape[1:]))
         if not entries:
             raise ValueError("expected a network with parameters, got none")
         check_entries(list(entries.items()), x1)
         for path in _buffers(fun):
             del entries[path]
-        return Checked(x1, x2, backend, entries, _outputs(fun, x1.shape[1:]))
+        return Checked(x1, x2, backend, entries, n_outputs)
 
     def factors(
         self, fun: Layer, params: Tree, x: Array, outputs: slice = slice(None)
@@ -47,9 +45,10 @@ class LayerEngine:
         """Yield (path of a layer, Jacobian factors by name), from the output down to the input.
 
         The cotangents are the unit vectors of `outputs`, shared by all samples. What a layer's factors hold is freed
-        once the caller drops them.
+        once the caller drops them. OverflowError where the outputs are not finite.
         """
         y, saved = fun.forward(params, x)
+        check_range(y, "the outputs of the network")  # behind a gate of 0 the Jacobian would hide what overflowed
         unit = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)[outputs]
         yield from fun.backward(params, saved, Cotangent(unit[None]), want_input=False)
 
@@ -113,7 +112,8 @@ def _outputs(net: Layer, in_shape: tuple[int, ...]) -> int:
     shape = net.out_shape(in_shape)
     if len(shape) != 1:
         raise ValueError(
-            f"expected a network with outputs of shape (n, k), got {batch_shape(shape)}; "
+            f"expected a network with outputs of shape (n, k), got {batch_shape(shape)} for samples of shape "
+            f"{batch_shape(in_shape)}; "
             "put Flatten() or GlobalAvgPool() before its last Dense layer"
         )
     return shape[0]
