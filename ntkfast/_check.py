@@ -14,6 +14,7 @@ from .backends import Backend, get_backend
 from .errors import MemoryBudgetError
 
 __all__ = [
+    "array_backend",
     "check_choice",
     "check_cotangent",
     "check_finite",
@@ -54,7 +55,7 @@ def check_matrix(x: Array, name: str, *, columns: int | None = None) -> tuple[Ar
     ValueError
         Wrong number of axes or columns, empty, NaN or inf.
     """
-    backend = get_backend(x) if hasattr(x, "dtype") else _refuse_foreign(x, name)
+    backend = array_backend(x, name)
     check_dtype(x, name)
     wanted = f"(n, {columns})" if columns is not None else "(n, d)"
     if x.ndim != 2 or (columns is not None and x.shape[1] != columns):
@@ -65,8 +66,14 @@ def check_matrix(x: Array, name: str, *, columns: int | None = None) -> tuple[Ar
     return backend.xp.ascontiguousarray(x), backend
 
 
-def _refuse_foreign(x: Any, name: str) -> Backend:
-    raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
+def array_backend(x: Any, name: str) -> Backend:
+    """Backend of one array; the error names the argument, and how to convert an array of another library."""
+    if not hasattr(x, "dtype") or isinstance(x, float):  # numpy.float64 is a float, too
+        raise TypeError(f"expected {name} to be a NumPy or CuPy array, got {type(x).__name__}")
+    try:
+        return get_backend(x)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
 
 
 def check_dtype(x: Array, name: str) -> None:

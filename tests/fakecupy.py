@@ -27,7 +27,7 @@ TYPES = _names("bool_ dtype finfo float32 float64 int32 int64 uint32 uint64")
 FUNCTIONS = CREATION | _names(
     "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate copyto cos einsum empty_like exp",
     "expm1 fill_diagonal full_like hypot isfinite ix_ log log1p matmul maximum may_share_memory minimum multiply",
-    "nonzero ones_like sign sin sqrt stack tanh tril triu unique where zeros_like",
+    "nonzero ones_like shares_memory sign sin sqrt stack tanh tril triu unique where zeros_like",
 )
 LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
 SPECIAL = _names("erf expit ndtr")

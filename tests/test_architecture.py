@@ -28,7 +28,7 @@ ALLOWED = {
     "autodiff": {"backends", "layers"},
     "regression": {"backends", "kernels", "zonal", "sketch", "analytic", "features"},
     "spectrum": {"backends", "kernels", "sketch"},
-    "empirical": {"backends", "kernels", "layers", "autodiff", "spectrum"},
+    "empirical": {"backends", "kernels", "layers", "autodiff", "regression", "spectrum"},
     "adapters": {"backends", "zonal", "sketch", "layers", "analytic", "features", "regression"},
     "cli": {"backends", "kernels", "zonal", "sketch", "analytic", "features", "regression", "adapters", "__init__"},
     "__init__": {

@@ -110,10 +110,10 @@ def empirical_ntk_vjp(
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     ends = {"trace": (), "diagonal": (k,), "full": (k, k)}[output]
     ct = check_like(ct, "ct", (n1, n2, *ends), x1)
-    if x2 is None:
-        ct = ct + ct.transpose(*((1, 0), (1, 0, 2), (1, 0, 3, 2))[ct.ndim - 2])
-    rows = _tile_rows(net, params, x1, x2, k, max(1, math.prod(ends)), max_memory)
     with quiet():
+        if x2 is None:
+            ct = ct + ct.transpose(*((1, 0), (1, 0, 2), (1, 0, 3, 2))[ct.ndim - 2])
+        rows = _tile_rows(net, params, x1, x2, k, max(1, math.prod(ends)), max_memory)
         gradient = _symmetric(net, params, x1, arrange(ct, output, k), rows) if x2 is None else _rectangular(
             net, params, (x1, x2), arrange(ct, output, k), rows)  # fmt: skip
     for name, array in gradient._asdict().items():
@@ -170,8 +170,8 @@ def directional_vjp(net: Layer, params: Tree, x: Array, direction: Tree, ct: Arr
     directions = check_direction(direction, checked.entries)
     ct = check_like(ct, "ct", (len(x), checked.n_outputs), x)
     motion = SharedMotion(by_layer(directions))
-    _, saved = net.forward(params, x)
     with quiet():
+        _, saved = net.forward(params, x)
         found = _input_gradient(net, params, saved, x, motion, Cotangent(ct[:, None, :]))
     return check_range(found, "the gradient")
 

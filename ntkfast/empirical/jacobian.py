@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from .._check import memory_budget
+from .._check import check_range, memory_budget, quiet
 from .._tree import Tree, join
 from .._typing import Array
-from ..autodiff import Autodiff, SupportsFactors, get_autodiff
+from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from ..layers import Layer
 from ..layers.factors import Factors
 
@@ -47,6 +47,8 @@ def jacobian(
         The engine's package is missing.
     MemoryBudgetError
         `max_memory` is below twice the Jacobian of one sample.
+    OverflowError
+        The Jacobian leaves the range of its dtype.
 
     Notes
     -----
@@ -64,7 +66,13 @@ def jacobian(
     {'0.weight': (4, 2, 3, 5), '2.weight': (4, 2, 5, 2), '2.bias': (4, 2, 2)}
     """
     engine = get_autodiff(autodiff)
-    checked = engine.check(fun, params, x)
+    with quiet():
+        checked = engine.check(fun, params, x)
+        found = _jacobian(engine, fun, params, checked, max_memory)
+    return {path: check_range(found[path], f"the Jacobian of {path!r}") for path in checked.entries}
+
+
+def _jacobian(engine: Autodiff, fun: Any, params: Tree, checked: Checked, max_memory: int | None) -> dict[str, Array]:
     x, k, entries = checked.x1, checked.n_outputs, checked.entries
     # An engine's Jacobian of some samples may be of another order in memory, and copied once.
     sample = 2 * k * sum(array.nbytes for array in entries.values())
@@ -100,6 +108,8 @@ def jacobian_factors(net: Layer, params: Tree, x: Array) -> dict[str, Factors]:
     ------
     TypeError, ValueError
         Arguments that do not fit each other, NaN or inf.
+    OverflowError
+        Activations or cotangents leave the range of their dtype.
 
     Notes
     -----
@@ -123,6 +133,11 @@ def jacobian_factors(net: Layer, params: Tree, x: Array) -> dict[str, Factors]:
     engine = get_autodiff("layers")
     assert isinstance(engine, SupportsFactors)
     checked = engine.check(net, params, x)
-    layers = engine.factors(net, params, checked.x1)
-    found = {join(path, name): factors for path, layer in layers for name, factors in layer.items()}
+    with quiet():
+        layers = engine.factors(net, params, checked.x1)
+        found = {join(path, name): factors for path, layer in layers for name, factors in layer.items()}
+    for path, factors in found.items():
+        for array in (factors.ct.shared, factors.ct.gate, getattr(factors, "act", None)):
+            if hasattr(array, "dtype"):  # else None, or patches of an array that was checked
+                check_range(array, f"the factors of {path!r}")
     return {path: found[path] for path in checked.entries}

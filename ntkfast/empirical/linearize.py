@@ -16,9 +16,9 @@ from .._check import check_range, check_real, quiet
 from .._tree import Tree, flatten, pick, rebuild, tree_map
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, get_autodiff
-from ..backends import Backend
-from ..errors import NotPositiveDefiniteError
+from ..autodiff._inputs import check_network
 from ..layers._base import refuse_tied
+from ..regression import kernel_ridge
 from ._inputs import check_direction, check_like
 from ._passes import Directions, Passes
 from .ntk import empirical_ntk
@@ -96,9 +96,9 @@ class LinearizedModel:
         """
         checked = self._check(x)
         directions = check_direction(direction, checked.entries)
-        passes = self._passes(checked, max_memory)
         with quiet():
-            return check_range(passes.push(_column(directions))[:, :, 0], "the tangent")
+            tangent = self._passes(checked, max_memory).push(_column(directions))[:, :, 0]
+        return check_range(tangent, "the tangent")
 
     def fit(self, x: Array, y: Array, *, reg: float, max_memory: int | None = None) -> "LinearizedFit":
         """Fit the model by least squares with the penalty reg |new_params - params|^2.
@@ -122,16 +122,17 @@ class LinearizedModel:
         TypeError, ValueError
             Arguments that do not fit each other, NaN or inf, negative `reg`.
         NotPositiveDefiniteError
-            Theta(x, x) + reg I has no Cholesky factor: with reg = 0, more outputs than parameters or
-            repeated samples, for example.
+            Theta(x, x) + reg I has no Cholesky factor, even with the jitter that `ntkfast.regression.factorize` adds
+            to a singular matrix.
         OverflowError
-            The solution leaves the range of its dtype.
+            The outputs, the kernel or the solution leave the range of their dtype.
 
         Notes
         -----
         Cost: the full NTK of the samples, and (n k)^3 / 3 operations. Memory: the matrix, (n k)^2 numbers. For more
         samples, solve with `ntk_operator` and conjugate gradients.
-        Accuracy: relative error about eps times the condition number of Theta + reg I.
+        Accuracy: relative error about eps times the condition number of Theta + reg I. With reg = 0 and a singular
+        kernel (repeated samples, more samples and outputs than parameters) the fit has `LinearizedFit.jitter` > 0.
 
         Examples
         --------
@@ -147,27 +148,32 @@ class LinearizedModel:
         reg = check_real(reg, "reg", minimum=0)
         like = next(iter(checked.entries.values()))
         y = check_like(y, "y", (len(x), checked.n_outputs), like)
-        passes = self._passes(checked, max_memory)
         theta = empirical_ntk(
             self.fun, self.params, checked.x1, output="full", autodiff=self.engine, max_memory=max_memory
         )
         matrix = theta.transpose(0, 2, 1, 3).reshape(y.size, y.size)
         with quiet():
-            dual = _solve(checked.backend, matrix, reg, (y - passes.outputs()).reshape(-1)).reshape(y.shape)
-            check_range(dual, "the solution")
+            passes = self._passes(checked, max_memory)
+            residual = check_range(y - passes.outputs(), "the outputs of the network")
+            ridge = kernel_ridge(matrix, residual.reshape(-1), reg=reg, overwrite=True)
+            dual = ridge.dual_coef.reshape(y.shape)
             step = {path: array[0] for path, array in passes.pull(dual[:, :, None]).items()}
-        return LinearizedFit(self, pick(self.params, step), dual, reg)
+        for path, array in step.items():
+            check_range(array, f"the step of {path!r}")
+        return LinearizedFit(self, pick(self.params, step), dual, reg, ridge.jitter)
 
     def _check(self, x: Array) -> Checked:
-        return self.engine.check(self.fun, self.params, x)
+        with quiet():
+            return self.engine.check(self.fun, self.params, x)
 
     def _passes(self, checked: Checked, max_memory: int | None) -> Passes:
         return Passes(self.engine, self.fun, self.params, checked.x1, checked, max_memory)
 
     def _along(self, checked: Checked, step: Directions, max_memory: int | None) -> Array:
-        passes = self._passes(checked, max_memory)
         with quiet():
-            return check_range(passes.outputs() + passes.push(_column(step))[:, :, 0], "the prediction")
+            passes = self._passes(checked, max_memory)
+            prediction = passes.outputs() + passes.push(_column(step))[:, :, 0]
+        return check_range(prediction, "the prediction")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -180,14 +186,18 @@ class LinearizedFit:
     step : tree
         theta - theta_0, like the model's parameters, without buffers.
     dual_coef : array, shape (n, k)
-        (Theta + reg I)^-1 (y - f(theta_0, X)).
+        (Theta + (reg + jitter) I)^-1 (y - f(theta_0, X)).
     reg : float
+        The ridge asked for.
+    jitter : float
+        What had to be added to it to solve; 0 almost always.
     """
 
     model: LinearizedModel
     step: Tree
     dual_coef: Array
     reg: float
+    jitter: float
 
     @property
     def params(self) -> Tree:
@@ -231,8 +241,8 @@ def linearize(fun: Any, params: Tree, *, autodiff: str | Autodiff = "layers") ->
     Raises
     ------
     TypeError, ValueError
-        A leaf of `params` that is no array; two in one memory. Whether `fun`, `params` and samples fit each other is
-        checked when samples come.
+        `fun` is not what the engine differentiates; a leaf of `params` that is no array; two in one memory. Whether
+        `params` and samples fit the network is checked when samples come.
     BackendUnavailableError
         The engine's package is missing.
 
@@ -258,44 +268,13 @@ def linearize(fun: Any, params: Tree, *, autodiff: str | Autodiff = "layers") ->
     True
     """
     engine = get_autodiff(autodiff)
+    if engine.name == "layers":
+        check_network(fun)
+    elif not callable(fun):
+        raise TypeError(f"expected fun to be a function of (params, x), got {fun!r}")
     refuse_tied(list(flatten(params).items()))
     return LinearizedModel(fun, tree_map(lambda _, array: array.copy(), params), engine)
 
 
 def _column(arrays: Directions) -> Directions:
     return {path: array[None] for path, array in arrays.items()}
-
-
-def _solve(backend: Backend, matrix: Array, reg: float, b: Array) -> Array:
-    """(matrix + reg I)^-1 b by a Cholesky factorization, in the memory of `matrix`."""
-    matrix.reshape(-1)[:: len(b) + 1] += reg
-    lower = _cholesky(backend, matrix)
-    if lower is None:
-        raise NotPositiveDefiniteError(
-            f"expected Theta + reg I to be positive definite, but it has no Cholesky factor for reg = {reg:g}; "
-            "use a larger reg or float64"
-        )
-    if backend.name == "cupy":
-        from cupyx.scipy.linalg import solve_triangular
-    else:
-        from scipy.linalg import solve_triangular
-    return solve_triangular(lower, solve_triangular(lower, b, lower=True), trans="T", lower=True)
-
-
-def _cholesky(backend: Backend, matrix: Array) -> Array | None:
-    """Lower factor, or None."""
-    import contextlib
-
-    from numpy.linalg import LinAlgError
-
-    if backend.name == "cupy":
-        import cupyx
-
-        loud = cupyx.errstate(linalg="raise")
-    else:
-        loud = contextlib.nullcontext()
-    try:
-        with loud:
-            return backend.xp.linalg.cholesky(matrix)
-    except LinAlgError:
-        return None

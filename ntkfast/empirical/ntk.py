@@ -6,7 +6,7 @@ Theta[n, m, p, q] = sum over all parameters w of (d f_p(x1_n) / d w) (d f_q(x2_m
 from collections.abc import Callable
 from typing import Any
 
-from .._check import check_choice
+from .._check import check_choice, check_range, quiet
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from .choice import explain_choice
@@ -78,6 +78,8 @@ def empirical_ntk(
         NumPy and CuPy arrays in one call.
     MemoryBudgetError
         `max_memory` is below what one sample needs.
+    OverflowError
+        The kernel leaves the range of its dtype.
 
     Notes
     -----
@@ -105,13 +107,15 @@ def empirical_ntk(
     >>> empirical_ntk(net, params, x[:3], x, output="full").shape
     (3, 8, 10, 10)
     """
-    engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
-    if explain or method == "auto":
-        explanation = explain_choice(engine, fun, params, checked, output)
-        if explain:
-            return explanation
-        method = explanation.method
-    return _ALGORITHMS[method][0](engine, fun, params, checked, output=output, max_memory=max_memory)
+    with quiet():
+        engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+        if explain or method == "auto":
+            explanation = explain_choice(engine, fun, params, checked, output)
+            if explain:
+                return explanation
+            method = explanation.method
+        kernel = _ALGORITHMS[method][0](engine, fun, params, checked, output=output, max_memory=max_memory)
+    return check_range(kernel, "the NTK")
 
 
 def layer_ntks(
@@ -139,7 +143,7 @@ def layer_ntks(
 
     Raises
     ------
-    TypeError, ValueError, MixedBackendError, MemoryBudgetError
+    TypeError, ValueError, MixedBackendError, MemoryBudgetError, OverflowError
         As in `empirical_ntk`.
 
     Notes
@@ -159,11 +163,12 @@ def layer_ntks(
     >>> bool(np.allclose(sum(parts.values()), empirical_ntk(net, params, x)))
     True
     """
-    engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
-    if method == "auto":
-        method = explain_choice(engine, fun, params, checked, output).method
-    parts = _ALGORITHMS[method][1](engine, fun, params, checked, output=output, max_memory=max_memory)
-    return {path: parts[path] for path in checked.entries}
+    with quiet():
+        engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+        if method == "auto":
+            method = explain_choice(engine, fun, params, checked, output).method
+        parts = _ALGORITHMS[method][1](engine, fun, params, checked, output=output, max_memory=max_memory)
+    return {path: check_range(parts[path], f"the NTK of {path!r}") for path in checked.entries}
 
 
 def _check(

@@ -8,6 +8,7 @@ gradients, Lanczos and power iterations need.
 
 from typing import Any
 
+from .._check import check_finite, check_range, quiet
 from .._tree import Tree
 from .._typing import Array
 from ..autodiff import Autodiff, get_autodiff
@@ -53,7 +54,9 @@ def ntk_operator(
     Raises
     ------
     TypeError, ValueError
-        Arguments that do not fit each other, NaN or inf; complex vectors in a product.
+        Arguments that do not fit each other, NaN or inf; in a product also vectors that are not of real numbers.
+    OverflowError
+        In a product: it leaves the range of its dtype.
     BackendUnavailableError
         The engine's package is missing.
     MemoryBudgetError
@@ -83,11 +86,11 @@ def ntk_operator(
     array([16.5,  6. ])
     """
     engine = get_autodiff(autodiff)
-    checked = engine.check(fun, params, x1, x2)
-    if checked.x2 is None:
-        first = second = Passes(engine, fun, params, checked.x1, checked, max_memory)
-    else:
-        first, second = (Passes(engine, fun, params, x, checked, max_memory, share=2) for x in (checked.x1, checked.x2))
+    with quiet():
+        checked = engine.check(fun, params, x1, x2)
+        batches = (checked.x1,) if checked.x2 is None else (checked.x1, checked.x2)
+        passes = [Passes(engine, fun, params, x, checked, max_memory, share=len(batches)) for x in batches]
+    first, second = passes[0], passes[-1]
     product = _Product(first, second, checked.backend, next(iter(checked.entries.values())).dtype)
     adjoint = product if first is second else _Product(second, first, product.backend, product.dtype)
     shape = tuple(len(checked.x1 if x is None else x) * checked.n_outputs for x in (checked.x1, checked.x2))
@@ -104,8 +107,13 @@ class _Product:
         self._first, self._second = first, second
 
     def __call__(self, v: Array) -> Array:
-        if v.dtype.kind == "c":
-            raise TypeError(f"expected a real vector, got dtype {v.dtype}")
+        if v.dtype.kind not in "fiu":
+            raise TypeError(f"expected a vector of real numbers, got dtype {v.dtype}")
+        check_finite(v, "the vector")
+        with quiet():
+            return check_range(self._product(v), "the product with the NTK")
+
+    def _product(self, v: Array) -> Array:
         matrix = v.astype(self.dtype, copy=False).reshape(v.shape[0], -1)
         step = min(self._first.columns, self._second.columns)
         blocks = [self._columns(matrix[:, j : j + step]) for j in range(0, matrix.shape[1], step)]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from .._check import check_range, check_real, quiet
+from .._check import check_real, quiet
 from .._typing import Array
 from ..autodiff import Autodiff, get_autodiff
 from ..backends import get_backend
@@ -217,12 +217,12 @@ def trainability(
     eps, reg = check_real(eps, "eps", minimum=0), check_real(reg, "reg", minimum=0, strict=True)
     if eps >= 1:
         raise ValueError(f"expected eps to be below 1, got {eps}")
-    checked = get_autodiff(autodiff).check(fun, params, x)
+    with quiet():
+        checked = get_autodiff(autodiff).check(fun, params, x)
     if y is not None:
         check_targets(y, checked.x1)
-    with quiet():
-        kernel = empirical_ntk(fun, params, x, method=method, autodiff=autodiff, max_memory=max_memory)
-    values = eigenvalues(check_range(kernel, "the NTK"))
+    kernel = empirical_ntk(fun, params, x, method=method, autodiff=autodiff, max_memory=max_memory)
+    values = eigenvalues(kernel)
     mean = float(values.sum(dtype="float64")) / values.shape[0]
     return Trainability(
         kernel=kernel,

@@ -13,14 +13,13 @@ Containers write `backward`, `pushforward`, `pair_jvp` and `pair_vjp` in place o
 """
 
 import abc
-import itertools
 import math
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._check import FLOAT_DTYPES, check_choice, check_finite, check_int, check_seed
+from .._check import FLOAT_DTYPES, array_backend, check_choice, check_dtype, check_finite, check_int, check_seed
 from .._streams import Stream
 from .._typing import Array
 from ..backends import get_backend
@@ -28,7 +27,7 @@ from ..kernels import philox
 from .factors import Cotangent, Factors
 from .motion import Motion, Pair
 
-__all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "layer_name"]
+__all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "batch_shape", "layer_name"]
 
 Shape: TypeAlias = tuple[int, ...]
 Params: TypeAlias = Any  # a dictionary of arrays for a leaf layer, a tuple or dictionary of Params for a container
@@ -115,9 +114,13 @@ class Layer(abc.ABC):
         for name, shape in shapes.items():
             entry = f"{path}.{name}" if path else name
             array = params[name]
-            if getattr(array, "shape", None) != shape:
-                got = getattr(array, "shape", type(array).__name__)
-                raise ValueError(f"expected params[{entry!r}] ({layer_name(self)}) of shape {shape}, got {got}")
+            array_backend(array, f"params[{entry!r}]")
+            check_dtype(array, f"params[{entry!r}]")
+            if array.shape != shape:
+                raise ValueError(
+                    f"expected params[{entry!r}] ({layer_name(self)}) of shape {shape}, got {array.shape}, "
+                    f"for inputs of shape {batch_shape(in_shape)}"
+                )
             yield entry, array
 
     def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, "Layer", Shape]]:
@@ -240,6 +243,11 @@ def layer_name(layer: Layer) -> str:
     return type(layer).__name__
 
 
+def batch_shape(sample: Shape) -> str:
+    """Shape of a batch in messages: "(n, 28, 28, 1)"."""
+    return f"({', '.join(['n', *map(str, sample)])}{'' if sample else ','})"
+
+
 def _names(entries: Mapping[str, Any]) -> str:
     return ", ".join(sorted(map(str, entries))) or "nothing"
 
@@ -253,27 +261,31 @@ def normal(shape: Shape, key: int, dtype: Any) -> Array:
 
 def check_entries(entries: list[tuple[str, Array]], x: Array) -> None:
     """Refuse parameters of another dtype or backend than `x` (where it is floating), NaN, inf, and tied arrays."""
-    wanted = x.dtype if x.dtype.kind == "f" else entries[0][1].dtype
-    if str(wanted) not in FLOAT_DTYPES:
-        raise TypeError(f"expected params[{entries[0][0]!r}] of dtype float32 or float64, got {wanted}")
+    wanted, like = (x.dtype, "the samples") if x.dtype.kind == "f" else (entries[0][1].dtype, "the first entry")
     for path, array in entries:
         get_backend(x, array)
+        check_dtype(array, f"params[{path!r}]")
         if array.dtype != wanted:
-            raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}")
+            raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}, unlike {like}")
         check_finite(array, f"params[{path!r}]")
     refuse_tied(entries)
 
 
 def refuse_tied(entries: list[tuple[str, Array]]) -> None:
     """Refuse two parameters in one memory: their Jacobians would have to be added before they are contracted."""
-    spans = sorted((_span(array), path) for path, array in entries)
-    for ((_, stop), first), ((start, _), second) in itertools.pairwise(spans):
-        if start < stop:
-            raise ValueError(
-                f"expected untied parameters, got params[{first!r}] and params[{second!r}] in one memory; copy "
-                "one of them if they are independent, or give a function to an engine that differentiates it "
-                "(autodiff='jax', ...)"
-            )
+    arrays = dict(entries)
+    reach: list[tuple[int, str]] = []  # ends of the arrays that may reach into the next one
+    for (start, stop), second in sorted((_span(array), path) for path, array in entries):
+        reach = [(end, path) for end, path in reach if end > start]
+        for _, first in reach:
+            # Slices of one matrix may lie between each other.
+            if get_backend(arrays[first]).xp.shares_memory(arrays[first], arrays[second]):
+                raise ValueError(
+                    f"expected untied parameters, got params[{first!r}] and params[{second!r}] in one memory; copy "
+                    "one of them if they are independent, or give a function to an engine that differentiates it "
+                    "(autodiff='jax', ...)"
+                )
+        reach.append((stop, second))
 
 
 def _span(array: Array) -> tuple[int, int]:

@@ -62,12 +62,12 @@ class Sequential(Layer):
         return tuple(params)
 
     def check_params(self, params: Params, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Array]]:  # noqa: D102
-        if not isinstance(params, (tuple, list)) or len(params) != len(self.layers):
-            got = f"{len(params)} entries" if isinstance(params, (tuple, list)) else type(params).__name__
+        is_row = isinstance(params, (tuple, list))
+        if not is_row or len(params) != len(self.layers):
             where = f"params[{path!r}]" if path else "params"
-            raise ValueError(
-                f"expected {where} to be a tuple with {len(self.layers)} entries, one per layer, got {got}"
-            )
+            got = f"{len(params)} entries" if is_row else type(params).__name__
+            error = ValueError if is_row else TypeError
+            raise error(f"expected {where} to be a tuple with {len(self.layers)} entries, one per layer, got {got}")
         for i, (layer, entry) in enumerate(zip(self.layers, params, strict=True)):
             name = _join(path, str(i))
             yield from layer.check_params(entry, in_shape, name)
@@ -185,10 +185,12 @@ class Residual(Layer):
 
     def check_params(self, params: Params, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Array]]:  # noqa: D102
         names = [name for name, _ in self._branches()]
-        if not isinstance(params, Mapping) or set(params) != set(names):
-            got = ", ".join(sorted(map(str, params))) if isinstance(params, Mapping) else type(params).__name__
-            where = f"params[{path!r}]" if path else "params"
-            raise ValueError(f"expected {where} to be a dictionary with {', '.join(names)}, got {got}")
+        where = f"params[{path!r}]" if path else "params"
+        if not isinstance(params, Mapping):
+            raise TypeError(f"expected {where} to be a dictionary with {', '.join(names)}, got {type(params).__name__}")
+        if set(params) != set(names):
+            got = ", ".join(sorted(map(str, params))) or "nothing"
+            raise ValueError(f"expected {where} (Residual) to hold {', '.join(names)}, got {got}")
         for name, branch in self._branches():
             yield from branch.check_params(params[name], in_shape, _join(path, name))
 

@@ -147,6 +147,23 @@ def test_backends(backend):
     assert_close(backend.to_numpy(fit.predict(backend.asarray(new))), expected.predict(new), 1e-10)
 
 
+def test_a_singular_kernel_is_solved_with_a_jitter():
+    """Repeated samples, and targets that agree: the fit goes through them."""
+    net, params, x, _ = _make("mlp")
+    fit = linearize(net, params).fit(np.repeat(x[:1], 6, axis=0), np.ones((6, 3)), reg=0.0)
+    assert 0 < fit.jitter < 1e-6
+    assert_close(fit.predict(x[:1]), np.ones((1, 3)), 1e-8)
+    assert linearize(net, params).fit(x, np.ones((6, 3)), reg=0.0).jitter == 0
+
+
+def test_what_no_jitter_mends_is_refused():
+    """The zero kernel of a network whose parameters do nothing."""
+    net = Sequential(ReLU(), Dense(2))
+    params = net.init((3,), seed=0, dtype="float64")
+    with pytest.raises(NotPositiveDefiniteError, match="reg = 0"):
+        linearize(net, params).fit(-np.ones((4, 3)), np.ones((4, 2)), reg=0.0)
+
+
 def test_refusals():
     net, params, x, _ = _make("mlp")
     model = linearize(net, params)
@@ -154,8 +171,6 @@ def test_refusals():
         model.fit(x, np.ones((6, 2)), reg=1.0)
     with pytest.raises(ValueError, match="reg"):
         model.fit(x, np.ones((6, 3)), reg=-1.0)
-    with pytest.raises(NotPositiveDefiniteError, match="reg = 0"):
-        model.fit(np.repeat(x[:1], 6, axis=0), np.ones((6, 3)), reg=0.0)
     with pytest.raises(ValueError, match=r"new_params to hold '0.weight'"):
         model.predict(x, ({}, {}, {}, {}, {}))
     with pytest.raises(ValueError, match="untied"):

@@ -157,7 +157,7 @@ def test_backends(backend, name):
 def test_refusals():
     net, params, x1, x2 = _make("mlp")
     operator = ntk_operator(net, params, x1, x2)
-    with pytest.raises(TypeError, match="expected a real vector, got dtype complex128"):
+    with pytest.raises(TypeError, match="expected a vector of real numbers, got dtype complex128"):
         operator @ np.ones(9, complex)
     with pytest.raises(ValueError, match="dimension mismatch"):
         operator @ np.ones(15)

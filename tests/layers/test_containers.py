@@ -92,7 +92,7 @@ class TestTrees:
             (lambda p: p[:3], ValueError, "expected params to be a tuple with 4 entries, one per layer, got 3 entries"),
             (
                 lambda p: {"0": p[0]},
-                ValueError,
+                TypeError,
                 "expected params to be a tuple with 4 entries, one per layer, got dict",
             ),
             (
@@ -102,13 +102,13 @@ class TestTrees:
             ),
             (
                 lambda p: (p[0], p[1]["body"], *p[2:]),
-                ValueError,
+                TypeError,
                 r"params\['1'\] to be a dictionary with body, shortcut, got",
             ),
             (
                 lambda p: (p[0], {"body": p[1]["body"]}, *p[2:]),
                 ValueError,
-                r"expected params\['1'\] to be a dictionary with body, shortcut, got body",
+                r"expected params\['1'\] \(Residual\) to hold body, shortcut, got body",
             ),
             (
                 lambda p: (*p[:2], p[0], p[3]),
@@ -127,8 +127,8 @@ class TestTrees:
             ),
             (
                 lambda p: (*p[:3], ({"weight": [1.0]},)),
-                ValueError,
-                r"expected params\['3.0.weight'\] \(Dense\) of shape \(4, 2\), got list",
+                TypeError,
+                r"expected params\['3.0.weight'\] to be a NumPy or CuPy array, got list",
             ),
         ],
     )
