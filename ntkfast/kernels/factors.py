@@ -5,8 +5,8 @@
 
 The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample
 (Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples
-i and j; the result has them last. Letters: L layers, n and m samples, k and K outputs; a (L, n, m), b (L, n, k, m, K), out
-(N, M, k, K), for mirror (n, n, k, k).
+i and j; the result has them last. Letters: L layers, n and m samples, k and K outputs; a (L, n, m), b (L, n, k, m, K),
+out (N, M, k, K), for mirror (n, n, k, k).
 
 Promise: close. Terms are added in the order of l on every target, but may be fused multiply-adds.
 
@@ -69,7 +69,7 @@ def _accumulate_kernel(a, b, i0, j0, out):
 
 
 def _accumulate_cuda(a, b, i0, j0, out, stream=0):
-    _accumulate_kernel[(*grid(b[0].size), stream)](a, b, i0, j0, out)
+    _accumulate_kernel[(*grid(b.size // b.shape[0]), stream)](a, b, i0, j0, out)
 
 
 accumulate = Kernel("factors.accumulate", _accumulate_reference, _accumulate_cpu, _accumulate_cuda)

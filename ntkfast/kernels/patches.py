@@ -158,9 +158,10 @@ def _im2col_cpu(x, stride, dilation, before, out):
 def _window_at(pixel, tap, stride, dilation, before, size):
     """The window whose tap is at a pixel, or -1."""
     reach = pixel + before - tap * dilation
-    if reach < 0 or reach % stride != 0 or reach // stride >= size:
+    place = reach if stride == 1 else reach // stride
+    if reach < 0 or place >= size or place * stride != reach:
         return -1
-    return reach // stride
+    return place
 
 
 @cpu_jit
@@ -190,29 +191,35 @@ def _col2im_cpu(col, stride, dilation, before, out):
                         _add(source, start + g * step, channels, target, place + g * channels)
 
 
-# --- CUDA: a thread per entry of the result -------------------------------------------------------
+# --- CUDA -----------------------------------------------------------------------------------------
+# Divisions of indices are what a GPU is slow at: a thread of im2col finds its place once and writes all taps of it.
+# Neighbouring threads have neighbouring channels.
 
 
 @cuda_jit
 def _im2col_kernel(x, stride_y, stride_z, dilation_y, dilation_z, before_y, before_z, out):
     _, h, w, _, _ = x.shape
-    _, rows, columns, groups, kh, kw, channels = out.shape
-    for entry in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+    n, rows, columns, groups, kh, kw, channels = out.shape
+    for entry in range(cuda.grid(1), n * rows * columns * groups * channels, cuda.gridsize(1)):
         c, rest = entry % channels, entry // channels
-        b, rest = rest % kw, rest // kw
-        a, rest = rest % kh, rest // kh
         g, rest = rest % groups, rest // groups
         s, rest = rest % columns, rest // columns
         r, i = rest % rows, rest // rows
-        y, z = r * stride_y + a * dilation_y - before_y, s * stride_z + b * dilation_z - before_z
-        value = out.dtype.type(0)
-        if 0 <= y < h and 0 <= z < w:
-            value = x[i, y, z, g, c]
-        out[i, r, s, g, a, b, c] = value
+        y = r * stride_y - before_y
+        for a in range(kh):
+            z = s * stride_z - before_z
+            for b in range(kw):
+                value = out.dtype.type(0)
+                if 0 <= y < h and 0 <= z < w:
+                    value = x[i, y, z, g, c]
+                out[i, r, s, g, a, b, c] = value
+                z += dilation_z
+            y += dilation_y
 
 
 def _im2col_cuda(x, stride, dilation, before, out, stream=0):
-    _im2col_kernel[(*grid(out.size), stream)](x, *stride, *dilation, *before, out)
+    taps = out.shape[4] * out.shape[5]
+    _im2col_kernel[(*grid(out.size // taps), stream)](x, *stride, *dilation, *before, out)
 
 
 @cuda_jit
@@ -227,9 +234,11 @@ def _col2im_kernel(col, stride_y, stride_z, dilation_y, dilation_z, before_y, be
         total = out.dtype.type(0)
         for a in range(kh):
             r = _window_at(y, a, stride_y, dilation_y, before_y, rows)
+            if r < 0:
+                continue
             for b in range(kw):
                 s = _window_at(z, b, stride_z, dilation_z, before_z, columns)
-                if r >= 0 and s >= 0:
+                if s >= 0:
                     total += col[i, r, s, g, a, b, c]
         out[i, y, z, g, c] = total
 

@@ -166,7 +166,7 @@ def _results_cpu(x, out):
                         _combine_three(summed, f * size, size, one if f == 0 else -one, size, target, place)
 
 
-# --- CUDA: a thread per entry of the result -------------------------------------------------------
+# --- CUDA: a thread per tile and channel, whose 16 numbers stay in registers -----------------------
 
 
 @shared
@@ -176,49 +176,85 @@ def _pixel(x, i, y, z, c):
     return x.dtype.type(0)
 
 
+@shared
+def _spread(a, b, c, d):
+    """B^T (a, b, c, d)."""
+    return a - c, b + c, c - b, b - d
+
+
+@shared
+def _column(x, i, y, z, c):
+    """B^T times four pixels below each other."""
+    return _spread(
+        _pixel(x, i, y, z, c), _pixel(x, i, y + 1, z, c), _pixel(x, i, y + 2, z, c), _pixel(x, i, y + 3, z, c)
+    )
+
+
 @cuda_jit
 def _tiles_kernel(x, before_y, before_z, out):
     _, _, n, rows, columns, channels = out.shape
-    one = x.dtype.type(1)
-    for entry in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+    for entry in range(cuda.grid(1), n * rows * columns * channels, cuda.gridsize(1)):
         c, rest = entry % channels, entry // channels
         s, rest = rest % columns, rest // columns
-        r, rest = rest % rows, rest // rows
-        i, rest = rest % n, rest // n
-        b, a = rest % 4, rest // 4
-        (e, g), (f, k) = _pair(a), _pair(b)
+        r, i = rest % rows, rest // rows
         y, z = 2 * r - before_y, 2 * s - before_z
-        sign = one if a == 1 else -one
-        left = _pixel(x, i, y + e, z + f, c) + sign * _pixel(x, i, y + g, z + f, c)
-        right = _pixel(x, i, y + e, z + k, c) + sign * _pixel(x, i, y + g, z + k, c)
-        out[a, b, i, r, s, c] = left + (one if b == 1 else -one) * right
+        d, e = _column(x, i, y, z, c), _column(x, i, y, z + 1, c)
+        f, g = _column(x, i, y, z + 2, c), _column(x, i, y, z + 3, c)
+        _store_row(_spread(d[0], e[0], f[0], g[0]), out, 0, i, r, s, c)
+        _store_row(_spread(d[1], e[1], f[1], g[1]), out, 1, i, r, s, c)
+        _store_row(_spread(d[2], e[2], f[2], g[2]), out, 2, i, r, s, c)
+        _store_row(_spread(d[3], e[3], f[3], g[3]), out, 3, i, r, s, c)
+
+
+@shared
+def _store_row(row, out, a, i, r, s, c):
+    out[a, 0, i, r, s, c] = row[0]
+    out[a, 1, i, r, s, c] = row[1]
+    out[a, 2, i, r, s, c] = row[2]
+    out[a, 3, i, r, s, c] = row[3]
 
 
 def _tiles_cuda(x, before, out, stream=0):
-    _tiles_kernel[(*grid(out.size), stream)](x, *before, out)
+    _tiles_kernel[(*grid(out.size // 16), stream)](x, *before, out)
+
+
+@shared
+def _gather(a, b, c, d):
+    """A^T (a, b, c, d)."""
+    return a + b + c, b - c - d
+
+
+@shared
+def _load_column(x, b, i, r, s, c):
+    """A^T times column b of a tile."""
+    return _gather(x[0, b, i, r, s, c], x[1, b, i, r, s, c], x[2, b, i, r, s, c], x[3, b, i, r, s, c])
 
 
 @cuda_jit
 def _results_kernel(x, out):
-    _, h, w, channels = out.shape
-    one = x.dtype.type(1)
-    for entry in range(cuda.grid(1), out.size, cuda.gridsize(1)):
+    _, h, _, channels = out.shape
+    _, _, n, rows, columns, _ = x.shape
+    for entry in range(cuda.grid(1), n * rows * columns * channels, cuda.gridsize(1)):
         c, rest = entry % channels, entry // channels
-        z, rest = rest % w, rest // w
-        y, i = rest % h, rest // h
-        (r, e), (s, f) = (y // 2, y % 2), (z // 2, z % 2)
-        sign = one if e == 0 else -one
-        left = x[e, f, i, r, s, c] + sign * x[e + 1, f, i, r, s, c] + sign * x[e + 2, f, i, r, s, c]
-        f += 1
-        middle = x[e, f, i, r, s, c] + sign * x[e + 1, f, i, r, s, c] + sign * x[e + 2, f, i, r, s, c]
-        f += 1
-        right = x[e, f, i, r, s, c] + sign * x[e + 1, f, i, r, s, c] + sign * x[e + 2, f, i, r, s, c]
-        sign = one if f == 2 else -one
-        out[i, y, z, c] = left + sign * middle + sign * right
+        s, rest = rest % columns, rest // columns
+        r, i = rest % rows, rest // rows
+        d, e = _load_column(x, 0, i, r, s, c), _load_column(x, 1, i, r, s, c)
+        f, g = _load_column(x, 2, i, r, s, c), _load_column(x, 3, i, r, s, c)
+        y, z = 2 * r, 2 * s
+        _store_pair(_gather(d[0], e[0], f[0], g[0]), out, i, y, z, c)
+        if y + 1 < h:
+            _store_pair(_gather(d[1], e[1], f[1], g[1]), out, i, y + 1, z, c)
+
+
+@shared
+def _store_pair(pair, out, i, y, z, c):
+    out[i, y, z, c] = pair[0]
+    if z + 1 < out.shape[2]:
+        out[i, y, z + 1, c] = pair[1]
 
 
 def _results_cuda(x, out, stream=0):
-    _results_kernel[(*grid(out.size), stream)](x, out)
+    _results_kernel[(*grid(x.size // 16), stream)](x, out)
 
 
 tiles = Kernel("winograd.tiles", _tiles_reference, _tiles_cpu, _tiles_cuda)

@@ -1,23 +1,42 @@
 """Cases of ntkfast/kernels/factors.py: tiles anywhere in the result, one sample, one output, one layer."""
 
+import functools
+
 from hypothesis import strategies as st
 from kernels.cases import Case, kinds, seeds, sizes, values
 
 
-def _accumulate(dtype):
-    def make(layers, n, m, k, q, i0, j0, seed, kind):
-        a, b = values((layers, n, m), dtype, seed, kind), values((layers, n, k, m, q), dtype, seed + 1)
-        return a, b, i0, j0, values((n + i0 + 1, m + j0 + 1, k, q), dtype, seed + 2)
+def _tile(dtype, layers, n, m, k, q, i0, j0, seed, kind="normal"):
+    a, b = values((layers, n, m), dtype, seed, kind), values((layers, n, k, m, q), dtype, seed + 1)
+    return a, b, i0, j0, values((n + i0 + 1, m + j0 + 1, k, q), dtype, seed + 2)
 
+
+def _accumulate(dtype):
     offsets = st.integers(0, 3)
-    return st.builds(make, st.integers(1, 3), sizes(5), sizes(5), sizes(4), sizes(3), offsets, offsets, seeds, kinds)
+    counts = st.integers(1, 3), sizes(5), sizes(5), sizes(4), sizes(3)
+    return st.builds(functools.partial(_tile, dtype), *counts, offsets, offsets, seeds, kinds)
+
+
+def _accumulate_corners(dtype):
+    """One of everything, one sample, one output, and no size like another."""
+    counts = [(1, 1, 1, 1, 1), (2, 1, 5, 3, 2), (3, 5, 1, 2, 3), (2, 4, 5, 1, 1), (2, 3, 5, 4, 7)]
+    return [_tile(dtype, *five, 1, 2, 0) for five in counts]
+
+
+def _square(dtype, n, k, seed):
+    return (values((n, n, k, k), dtype, seed),)
 
 
 def _mirror(dtype):
-    return st.builds(lambda n, k, seed: (values((n, n, k, k), dtype, seed),), sizes(18), sizes(3), seeds)
+    return st.builds(functools.partial(_square, dtype), sizes(18), sizes(3), seeds)
+
+
+def _mirror_corners(dtype):
+    """One sample, one output, and a square more than a multiple."""
+    return [_square(dtype, n, k, 0) for n, k in [(1, 1), (1, 3), (2, 1), (9, 2), (17, 1)]]
 
 
 CASES = {
-    "factors.accumulate": Case(_accumulate, eps=16),
-    "factors.mirror": Case(_mirror, small={"_SQUARE": 4}),
+    "factors.accumulate": Case(_accumulate, eps=16, corners=_accumulate_corners),
+    "factors.mirror": Case(_mirror, small={"_SQUARE": 4}, corners=_mirror_corners),
 }
