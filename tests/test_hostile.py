@@ -14,12 +14,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import hostile_cases
 import numpy as np
 import pytest
 from helpers import assert_close
 from hostile_arguments import BAD_ARRAYS, BAD_SCALARS, GOOD_ARRAYS, INTEGERS, PLAIN, SAMPLES
 from hostile_cases import (
-    CASES,
     FLOW,
     FUNCTION,
     MADE_BY,
@@ -32,24 +32,26 @@ from hostile_cases import (
     pair,
     random_rows,
 )
+from hostile_networks import NETWORK_CASES, NETWORK_MADE_BY, NETWORK_NO_CALLS
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ntkfast
-from ntkfast import analytic, backends, features, regression, sketch, spectrum, zonal
+from ntkfast import analytic, autodiff, backends, empirical, features, regression, sketch, spectrum, zonal
 from ntkfast.errors import NtkfastError
 
+CASES = {**hostile_cases.CASES, **NETWORK_CASES}
 CLEAR = (ValueError, TypeError, OverflowError, NtkfastError)
 
 
 def public_names():
     """Functions and classes of the parts, and the classes' methods."""
-    for part in (ntkfast, analytic, features, regression, sketch, spectrum, zonal):
+    for part in (ntkfast, analytic, autodiff, empirical, features, regression, sketch, spectrum, zonal):
         for name in part.__all__:
             thing = getattr(part, name)
-            if isinstance(thing, types.ModuleType) or name in NO_CALLS:
+            if isinstance(thing, types.ModuleType) or name in NO_CALLS | NETWORK_NO_CALLS:
                 continue
-            yield MADE_BY.get(name, name)
+            yield {**MADE_BY, **NETWORK_MADE_BY}.get(name, name)
             if inspect.isclass(thing):
                 yield from methods(thing)
 
@@ -57,7 +59,7 @@ def public_names():
 def methods(cls):
     for name, _ in inspect.getmembers(cls, inspect.isfunction):
         own = f"{cls.__name__}.{name}"
-        if not name.startswith("_") and own not in PLAIN_METHODS:
+        if not name.startswith("_") and own not in PLAIN_METHODS | NETWORK_NO_CALLS:
             yield own
 
 
