@@ -31,6 +31,9 @@ import numpy as np
 from benchmarks.floors import OUTPUTS, cnn_operations, mlp_operations, product_rate
 from finite_width_worker import Case, network
 
+# Threads that spin while they wait would take the cores from whoever's turn it is.
+QUIET = {"OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
+
 JACOBIAN_LIMIT = 2**30  # bytes: contenders that hold whole Jacobians are left out above
 
 SIZES = {("mlp", 256): (64, 256), ("mlp", 1024): (64, 256), ("mlp", 4096): (64,), ("cnn", 0): (32, 64)}
@@ -56,7 +59,7 @@ class Worker:
     """The other process."""
 
     def __init__(self, python: str, contender: str, case: Case, **environment: str) -> None:
-        here, environment = pathlib.Path(__file__).parent, {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **environment}
+        here, environment = pathlib.Path(__file__).parent, {**QUIET, **os.environ, **environment}
         command = [python, here / "finite_width_worker.py", contender, json.dumps(case)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here, env=environment
@@ -193,7 +196,8 @@ def main() -> None:
     pythons = {"ntkfast": sys.executable, "nt": args.nt_python, "torch": args.torch_python}
     pythons = {name: python for name, python in pythons.items() if python}
     results = [resnet18()] if args.resnet18 else []
-    print(*map(json.dumps, results), sep="\n", end="")
+    for result in results:
+        print(json.dumps(result))
     for case in [] if args.resnet18 else [case for case in CASES if re.search(args.cases, case.name)]:
         results.append(measure(case, pythons, args))
         show(results[-1])
