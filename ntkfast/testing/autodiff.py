@@ -112,7 +112,9 @@ def _check_refusals(problem: Problem) -> None:
 
     refused = problem.refused
     refused(f"NaN in params[{path!r}]", ValueError, path, fun, with_entry(_with_nan), x)
-    refused(f"params[{path!r}] of dtype {narrow}", TypeError, path, fun, with_entry(lambda a: a.astype(narrow)), x)
+    # Without floating-point samples the first entry says which dtype is wanted, and any other may be named.
+    named = path if x.dtype.kind == "f" else "params"
+    refused(f"params[{path!r}] of dtype {narrow}", TypeError, named, fun, with_entry(lambda a: a.astype(narrow)), x)
     refused(f"params[{path!r}] of dtype float16", TypeError, path, fun, with_entry(lambda a: a.astype("float16")), x)
     refused(f"a text as params[{path!r}]", (TypeError, ValueError), path, fun, with_entry(lambda a: "text"), x)
     refused("a number as fun", TypeError, "fun", 1.0, params, x)
