@@ -62,7 +62,8 @@ class Cotangent:
         """The cotangent below an elementwise layer with derivative `slope` (n, *spatial, c)."""
         if self.gate is not None:
             return Cotangent(self.shared, self.gate * slope)
-        if self.shared.shape[:-2] != slope.shape[:-1]:
+        if self.shared.shape[0] == 1 or self.shared.shape[:-2] != slope.shape[:-1]:
+            # Also for a single sample: it may meet a side of several, which share what is its own.
             return Cotangent(self.shared, slope)
         return Cotangent(_gate(self.shared, slope))
 
