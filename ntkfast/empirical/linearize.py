@@ -148,13 +148,13 @@ class LinearizedModel:
         reg = check_real(reg, "reg", minimum=0)
         like = next(iter(checked.entries.values()))
         y = check_like(y, "y", (len(x), checked.n_outputs), like)
-        theta = empirical_ntk(
-            self.fun, self.params, checked.x1, output="full", autodiff=self.engine, max_memory=max_memory
-        )
-        matrix = theta.transpose(0, 2, 1, 3).reshape(y.size, y.size)
         with quiet():
             passes = self._passes(checked, max_memory)
             residual = check_range(y - passes.outputs(), "the outputs of the network")
+            theta = empirical_ntk(
+                self.fun, self.params, checked.x1, output="full", autodiff=self.engine, max_memory=max_memory
+            )
+            matrix = theta.transpose(0, 2, 1, 3).reshape(y.size, y.size)
             ridge = kernel_ridge(matrix, residual.reshape(-1), reg=reg, overwrite=True)
             dual = ridge.dual_coef.reshape(y.shape)
             step = {path: array[0] for path, array in passes.pull(dual[:, :, None]).items()}
