@@ -36,10 +36,14 @@ class Problem(NamedTuple):
 
 
 def problem(net, shape, *, seed=0, dtype="float64", n1=5, n2=3):
-    """Parameters and normal inputs for a network; buffers and scales moved away from 0 and 1."""
+    """Parameters and inputs for a network, normal numbers or tokens; parameters moved away from 0 and 1."""
     rng = np.random.default_rng(seed)
     params = perturbed(net.init(shape, seed=seed, dtype=dtype), rng)
-    x1, x2 = (rng.standard_normal((n, *shape)).astype(dtype) for n in (n1, n2))
+    first = net.layers[0]
+    if isinstance(first, layers.Embedding):
+        x1, x2 = (rng.integers(first.vocabulary, size=(n, *shape)) for n in (n1, n2))
+    else:
+        x1, x2 = (rng.standard_normal((n, *shape)).astype(dtype) for n in (n1, n2))
     return Problem(net, params, x1, x2)
 
 
@@ -89,6 +93,8 @@ def _named():
         "norms": lambda: (
             Sequential(conv(4, 3, padding="SAME"), layers.BatchNorm(), relu(), layers.GlobalAvgPool(),
                        layers.LayerNorm(), Dense(3)), IMAGE),
+        "embedding": lambda: (
+            Sequential(layers.Embedding(6, 3), tanh(), layers.Flatten(), Dense(2, b_std=0.1)), (4,)),
         "residual": lambda: (
             Sequential(Dense(5), Residual(Sequential(layers.GELU(), Dense(5, b_std=0.1)), Dense(5)), Residual(
                 Sequential(relu(), Dense(5))), Dense(2)), (4,)),
@@ -103,7 +109,7 @@ def _named():
 
 NAMES = (
     "linear", "mlp", "mlp_standard", "mlp_tanh", "one_output", "wide_output", "no_parameters_below", "cnn_gap",
-    "cnn_flatten", "cnn_groups", "cnn_dilation", "pools", "conv1d", "norms", "residual", "resnet",
+    "cnn_flatten", "cnn_groups", "cnn_dilation", "pools", "conv1d", "norms", "embedding", "residual", "resnet",
 )  # fmt: skip
 
 
