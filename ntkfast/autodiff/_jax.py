@@ -143,7 +143,7 @@ def _precision(entries: Mapping[str, Any]) -> Iterator[None]:
     """64-bit mode for float64, and no narrower products than the dtype says (TF32 on a GPU)."""
     wide = next(iter(entries.values())).dtype == "float64"
     wide_mode = _enable_x64(True) if wide else contextlib.nullcontext()
-    with wide_mode, jax.default_matmul_precision("highest"):
+    with wide_mode, jax.default_matmul_precision("float32"):
         yield
 
 
