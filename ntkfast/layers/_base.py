@@ -59,7 +59,7 @@ class Layer(abc.ABC):
     def out_shape(self, in_shape: Shape) -> Shape:
         """Shape of one sample of the output; raises ValueError where `in_shape` does not fit."""
 
-    def init(self, in_shape: Shape, *, seed: int, dtype: str = "float32") -> Params:
+    def init(self, in_shape: Shape, *, seed: int, dtype: Any = "float32") -> Params:
         """Draw parameters for samples of shape `in_shape`, as NumPy arrays.
 
         Parameters
@@ -68,12 +68,18 @@ class Layer(abc.ABC):
             Shape of one sample: (d,), (height, width, channels), ...
         seed : int
             Key of the random stream, 0 <= seed < 2**64.
-        dtype : {"float32", "float64"}
+        dtype : {"float32", "float64"} or the dtype of these
+            As the samples will have it: ``x.dtype``.
 
         Returns
         -------
         params
             A dictionary of arrays for a layer, a tuple of such for a `Sequential`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A shape that does not fit the network, naming the layer; other dtypes.
 
         Notes
         -----
@@ -91,7 +97,8 @@ class Layer(abc.ABC):
         shape = tuple(check_int(size, "in_shape", minimum=1) for size in in_shape)
         self.out_shape(shape)
         key = philox.derive_key(check_seed(seed), Stream.LAYERS)
-        return self._init(shape, key, np.dtype(check_choice(dtype, "dtype", FLOAT_DTYPES)))
+        name = getattr(dtype, "name", getattr(dtype, "__name__", dtype))  # of a dtype, or of NumPy's type
+        return self._init(shape, key, np.dtype(check_choice(name, "dtype", FLOAT_DTYPES)))
 
     def _init(self, in_shape: Shape, key: int, dtype: Any) -> Params:
         """Parameters from a key: each by `_draw`."""
