@@ -4,7 +4,7 @@ import math
 import numbers
 import operator
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from .errors import MemoryBudgetError
 
 __all__ = [
     "array_backend",
+    "check_all_finite",
     "check_choice",
     "check_cotangent",
     "check_finite",
@@ -97,6 +98,15 @@ def check_finite(x: Array, name: str) -> None:
     if bool(bad.any()):
         where = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), x.shape))  # CuPy's takes no numbers
         raise ValueError(f"expected {name} without NaN or inf, got {float(x[where])} at index {where}")
+
+
+def check_all_finite(arrays: Mapping[str, Array]) -> None:
+    """`check_finite` of several arrays of one backend by name, which waits for a GPU once."""
+    with quiet():
+        total = float(sum(x.sum() for x in arrays.values()))
+    if not math.isfinite(total):
+        for name, x in arrays.items():
+            check_finite(x, name)
 
 
 def quiet() -> Any:

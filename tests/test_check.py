@@ -53,6 +53,23 @@ def test_infinities_that_cancel_are_found():
         _check.check_finite(np.array([[np.inf, -np.inf]]), "x")
 
 
+def test_the_first_bad_one_of_several_arrays_is_named():
+    arrays = {"a": np.ones(2), "b": np.array([1.0, np.nan]), "c": np.array([[np.inf]])}
+    with pytest.raises(ValueError, match=r"expected b without NaN or inf, got nan at index \(1,\)"):
+        _check.check_all_finite(arrays)
+
+
+@pytest.mark.parametrize("entry", [3.4e38, -3.4e38])
+def test_finite_arrays_whose_sums_overflow_together_are_fine(entry):
+    _check.check_all_finite({"a": np.full(3, entry, np.float32), "b": np.full(3, -entry, np.float32)})
+    _check.check_all_finite({"a": np.full(1, entry, np.float32), "b": np.full(1, entry, np.float32)})
+
+
+def test_infinities_of_two_arrays_that_cancel_are_found():
+    with pytest.raises(ValueError, match=r"b without NaN or inf, got inf"):
+        _check.check_all_finite({"a": np.ones(2), "b": np.array([np.inf]), "c": np.array([-np.inf])})
+
+
 def test_pair_of_two_widths():
     with pytest.raises(ValueError, match=r"x2 of shape \(n, 2\), got \(3, 3\)"):
         _check.check_pair(GOOD, np.ones((3, 3)))

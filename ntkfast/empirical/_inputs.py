@@ -1,6 +1,6 @@
 """Checks of arguments that the functions of this package share, and trees by layer."""
 
-from .._check import check_dtype, check_finite
+from .._check import check_all_finite, check_dtype, check_finite
 from .._tree import Tree, flatten
 from .._typing import Array
 from ..autodiff import Checked, get_autodiff
@@ -20,13 +20,19 @@ def check_layers(net: Layer, params: Tree, x1: Array, x2: Array | None = None) -
 
 def check_like(array: Array, name: str, shape: tuple[int, ...], like: Array) -> Array:
     """Check an array of given shape, finite, in the dtype and on the backend of `like`; return it C-contiguous."""
+    array = _fitting(array, name, shape, like)
+    check_finite(array, name)
+    return array
+
+
+def _fitting(array: Array, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """`check_like`, but for the values."""
     backend = get_backend(array, like) if hasattr(array, "dtype") else get_backend(array)
     check_dtype(array, name)
     if array.shape != shape:
         raise ValueError(f"expected {name} of shape {shape}, got {array.shape}")
     if array.dtype != like.dtype:
         raise TypeError(f"expected {name} of dtype {like.dtype}, got {array.dtype}")
-    check_finite(array, name)
     return backend.xp.ascontiguousarray(array)
 
 
@@ -36,7 +42,9 @@ def check_direction(direction: Tree, entries: dict[str, Array], name: str = "dir
     missing = [path for path in entries if path not in arrays]
     if missing:
         raise ValueError(f"expected {name} to hold {missing[0]!r}, as the parameters do")
-    return {path: check_like(arrays[path], f"{name}[{path!r}]", like.shape, like) for path, like in entries.items()}
+    found = {path: _fitting(arrays[path], f"{name}[{path!r}]", like.shape, like) for path, like in entries.items()}
+    check_all_finite({f"{name}[{path!r}]": array for path, array in found.items()})
+    return found
 
 
 def by_layer(arrays: dict[str, Array]) -> dict[str, dict[str, Array]]:

@@ -25,8 +25,8 @@ __all__ = ["Directions", "Passes"]
 Directions = dict[str, Array]  # path -> (m, *shape)
 
 # Columns that pass a network at once. Small batches and convolutions gain a third; with more columns the copies of the
-# parameters, one per column, leave the cache.
-_COLUMNS = 8
+# parameters, one per column, leave the cache of a CPU.
+_COLUMNS = {"numpy": 8, "cupy": 32}
 
 # Numbers that an engine is taken to keep per number that goes into a function or comes out of it: a guess.
 _KEPT_BY_FUNCTIONS = 100
@@ -156,7 +156,9 @@ class Passes:
         smallest = 4 * max(sample, weights)
         budget = memory_budget(max_memory, checked.backend, smallest=share * smallest) // share
         rows = max(1, min(n, budget // (8 * sample)))
-        self.columns = max(1, min(_COLUMNS, budget // (4 * rows * sample), budget // (4 * weights)))
+        self.columns = max(
+            1, min(_COLUMNS[checked.backend.name], budget // (4 * rows * sample), budget // (4 * weights))
+        )
         self._tiles = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
         self._kept: list[_Pass] = [self._make(tile) for tile in self._tiles[: budget // (2 * rows * sample)]]
 

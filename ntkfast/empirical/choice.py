@@ -196,4 +196,4 @@ def _compare(
 
 
 def _sum(a: Cost, b: Cost) -> Cost:
-    return Cost(a.operations + b.operations, a.bytes + b.bytes, a.calls + b.calls)
+    return Cost(*(x + y for x, y in zip(a, b, strict=True)))

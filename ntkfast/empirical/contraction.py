@@ -31,8 +31,12 @@ from .cost import BlockShape, cheapest_order, rates
 
 __all__ = ["Direct", "Product", "SharedProduct", "Term", "block_shape", "layer_terms"]
 
-# Bytes of acts (patches of images) that are made at a time: they are read at once, from cache.
-_ACT_BYTES = 2**23
+# Bytes of acts (patches of images) that are made at a time: read at once, from the cache of a CPU; a GPU is filled.
+_ACT_BYTES = {"numpy": 2**23, "cupy": 2**28}
+# Bytes of the products of `left_to_right` that are made at a time; on a CPU those of one sample.
+_THROUGH_BYTES = {"numpy": 0, "cupy": 2**28}
+# Parts into which the budget is cut where the sum may keep that many terms waiting.
+_WAITING = 16
 
 
 class Product(NamedTuple):
@@ -126,7 +130,7 @@ def layer_terms(
         g = f if second is None else second[name]
         if isinstance(f, SparseFactors):
             assert isinstance(g, SparseFactors)
-            yield from _sparse(backend, f, g, output)
+            yield from _by_chunks(backend, f, g, budget) if backend.name == "cupy" else _sparse(backend, f, g, output)
         else:
             assert isinstance(g, JacobianFactors)
             yield from _terms(backend, f, g, output, budget, bias_scale if name == "weight" else 0.0)
@@ -214,7 +218,7 @@ def _act_sum(backend: Backend, f: JacobianFactors) -> Array:
     if f.positions == 1:
         return _act(backend, f)[:, 0]
     out = backend.xp.empty((f.n, f.in_width), f.ct.shared.dtype)
-    for rows in _act_rows(f):
+    for rows in _act_rows(backend, f):
         out[rows] = _act(backend, f.rows(rows)).sum(axis=1)
     return out
 
@@ -226,16 +230,21 @@ def _gated_sum(backend: Backend, f: JacobianFactors) -> Array:
     if f.act is None:
         return gate.sum(axis=1)[:, :, None]
     out = backend.xp.empty((f.n, f.out_width, f.in_width), gate.dtype)
-    for rows in _act_rows(f):
+    for rows in _act_rows(backend, f):
         backend.xp.matmul(gate[rows].transpose(0, 2, 1), f.act[rows], out=out[rows])
     return out
 
 
-def _act_rows(f: JacobianFactors) -> Iterator[slice]:
-    """Slices of samples whose acts fit the cache."""
+def _act_rows(backend: Backend, f: JacobianFactors) -> Iterator[slice]:
+    """Slices of samples whose acts are made at a time."""
     sample = f.positions * f.in_width * f.ct.shared.dtype.itemsize
-    height = max(1, _ACT_BYTES // sample)
-    return (slice(start, min(start + height, f.n)) for start in range(0, f.n, height))
+    return _slices(f.n, _ACT_BYTES[backend.name] // sample)
+
+
+def _slices(n: int, most: int) -> Iterator[slice]:
+    """Slices of at most `most` of n samples, and of one at least."""
+    step = max(1, most)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 # --- inside out ---------------------------------------------------------------------------------
@@ -277,7 +286,7 @@ def _jacobian(backend: Backend, f: JacobianFactors, columns: slice, output: str)
     merged = output == "trace" and f.groups == 1
     w = f.in_width // f.groups * width
     out = xp.empty((f.n, 1, k * w) if merged else (f.n, k, w), f.ct.shared.dtype)
-    for rows in _act_rows(f):
+    for rows in _act_rows(backend, f):
         part = f.rows(rows)
         if f.groups > 1:
             out[rows] = part.jacobian().reshape(part.n, k, w) / f.scale
@@ -296,24 +305,28 @@ def _jacobian(backend: Backend, f: JacobianFactors, columns: slice, output: str)
 
 
 def _left_to_right(backend: Backend, f: JacobianFactors, g: JacobianFactors, output: str) -> Iterator[Term]:
-    """J1 times the acts, then the cotangents, of one sample of the second side after the other."""
+    """J1 times the acts, then the cotangents, of some samples of the second side at a time."""
     left = _jacobian(backend, f, slice(0, f.out_width), "full").reshape(f.n, f.k, f.in_width, f.out_width)
     left = backend.xp.ascontiguousarray(left.transpose(0, 1, 3, 2))  # (n, k, o, i)
-    for m in range(g.n):
-        part = g.rows(slice(m, m + 1))
-        rows = slice(0, m + 1) if g is f else slice(0, f.n)  # half of the pairs where the samples are the same
-        through = left[rows].reshape(-1, f.in_width) @ _act(backend, part)[0].T  # (n k o, s)
-        through = through.reshape(rows.stop, f.k, -1)  # (n, k, o s)
-        delta = part.delta[0].transpose(2, 0, 1).reshape(-1, g.k) * f.scale**2  # (o s, q)
-        yield Direct(_close(backend, through, delta, output), rows, slice(m, m + 1))
+    sample = f.n * f.k * f.out_width * g.positions * left.dtype.itemsize
+    for columns in _slices(g.n, _THROUGH_BYTES[backend.name] // sample):
+        part = g.rows(columns)
+        rows = slice(0, columns.stop if g is f else f.n)  # half of the pairs where the samples are the same
+        act = _act(backend, part).transpose(0, 2, 1)  # (m, i, s)
+        through = backend.xp.matmul(left[rows].reshape(1, -1, f.in_width), act)  # (m, n k o, s)
+        through = through.reshape(part.n, rows.stop, f.k, -1)  # (m, n, k, o s)
+        delta = part.delta.transpose(0, 3, 1, 2).reshape(part.n, -1, g.k) * f.scale**2  # (m, o s, q)
+        yield Direct(_close(backend, through, delta, output), rows, columns)
 
 
 def _close(backend: Backend, through: Array, delta: Array, output: str) -> Array:
-    """sum_w through[n, k, w] delta[w, q] for one sample of the second side, in the shape of the output."""
+    """sum_w through[m, n, k, w] delta[m, w, q], in the shape of the output."""
+    m, n, k, w = through.shape
     if output == "full":
-        return (through @ delta)[:, None]
-    diagonal = backend.xp.einsum("nkw,wk->nk", through, delta)
-    return diagonal[:, None] if output == "diagonal" else diagonal.sum(axis=1)[:, None]
+        product = backend.xp.matmul(through.reshape(m, n * k, w), delta)
+        return product.reshape(m, n, k, -1).transpose(1, 0, 2, 3)
+    diagonal = backend.xp.matmul(through.transpose(0, 2, 1, 3), delta.transpose(0, 2, 1)[..., None])  # (m, k, n, 1)
+    return diagonal[..., 0].transpose(2, 0, 1) if output == "diagonal" else diagonal[..., 0].sum(axis=1).T
 
 
 # --- embeddings ---------------------------------------------------------------------------------
@@ -331,6 +344,25 @@ def _common(backend: Backend, first: Array, second: Array) -> Any:
     """Rows of a table that both sides read, on the host."""
     tokens = backend.to_numpy(backend.xp.unique(first))
     return tokens if second is first else np.intersect1d(tokens, backend.to_numpy(backend.xp.unique(second)))
+
+
+def _by_chunks(backend: Backend, f: SparseFactors, g: SparseFactors, budget: int) -> Iterator[Product]:
+    """As `_sparse` with many rows of the table at a time, most of which a sample does not read: GPUs have few calls."""
+    sample = 3 * (f.n if g is f else f.n + g.n) * f.ct.shared.dtype.itemsize  # reads, Jacobian, and its transpose
+    each = sample * (f.index.shape[1] + f.k * f.shape[1])
+    tokens = backend.xp.asarray(_common(backend, f.index, g.index))
+    for part in _slices(len(tokens), budget // (_WAITING * each)):
+        left = _rows_jacobian(backend, f, tokens[part])
+        right = left if g is f else _rows_jacobian(backend, g, tokens[part])
+        yield Product(left, right, scale=f.scale * g.scale)
+
+
+def _rows_jacobian(backend: Backend, f: SparseFactors, tokens: Array) -> Array:
+    """Jacobian of some rows of the table without its scale, (n, k, rows c)."""
+    reads = (f.index[:, None, :] == tokens[:, None]).astype(f.ct.shared.dtype)  # (n, rows, t)
+    formed = backend.xp.matmul(reads, f.delta.reshape(f.n, -1, f.k * f.shape[1]))
+    formed = formed.reshape(f.n, len(tokens), f.k, -1).transpose(0, 2, 1, 3)
+    return formed.reshape(f.n, f.k, -1)
 
 
 def _reads(backend: Backend, f: SparseFactors, token: int) -> tuple[Array, Array]:

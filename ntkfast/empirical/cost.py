@@ -13,12 +13,13 @@ from ..backends import Backend
 
 __all__ = ["BlockShape", "Cost", "Rates", "cheapest_order", "order_costs", "rates"]
 
-# Seconds that one call into the array library costs, small work apart.
+# Seconds that one call into the array library costs, small work apart, and one more product of a batch within a call.
 _CALL = {"numpy": 3e-6, "cupy": 1e-5}
+_BATCHED = {"numpy": 3e-6, "cupy": 0.0}
 
-# Size of the square matrices of the probe, and bytes of its copy.
-_PROBE_SIZE = 384
-_PROBE_BYTES = 2**23
+# Size of the square matrices of the probe, and bytes of its copy. Smaller ones would time the launches of a GPU.
+_PROBE_SIZE = {"numpy": 384, "cupy": 1024}
+_PROBE_BYTES = {"numpy": 2**23, "cupy": 2**27}
 
 
 class Rates(NamedTuple):
@@ -32,22 +33,25 @@ class Rates(NamedTuple):
         Bytes read and written by a copy.
     call : float
         Seconds of a call.
+    batched : float
+        Seconds of one more matrix product within a call.
     """
 
     product: float
     copy: float
     call: float
+    batched: float = 0.0
 
 
 @functools.lru_cache
 def rates(backend: Backend, dtype: str) -> Rates:
     """Measure the rates of a backend, the best of a few repeats."""
-    xp = backend.xp
-    a = xp.ones((_PROBE_SIZE, _PROBE_SIZE), dtype)
-    b = xp.ones(_PROBE_BYTES // a.itemsize, dtype)
+    xp, size, n_bytes = backend.xp, _PROBE_SIZE[backend.name], _PROBE_BYTES[backend.name]
+    a = xp.ones((size, size), dtype)
+    b = xp.ones(n_bytes // a.itemsize, dtype)
     product = _least_seconds(backend, lambda: xp.matmul(a, a))
     copy = _least_seconds(backend, lambda: xp.copyto(b[: b.size // 2], b[b.size // 2 :]))
-    return Rates(2.0 * _PROBE_SIZE**3 / product, _PROBE_BYTES / copy, _CALL.get(backend.name, 1e-5))
+    return Rates(2.0 * size**3 / product, n_bytes / copy, _CALL[backend.name], _BATCHED[backend.name])
 
 
 def _least_seconds(backend: Backend, work: Callable[[], object], repeat: int = 5) -> float:
@@ -99,15 +103,16 @@ class BlockShape(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Operations, bytes moved, and calls."""
+    """Operations, bytes moved, calls, and matrix products of batches within them."""
 
     operations: float
     bytes: float
     calls: float
+    batched: float = 0.0
 
     def seconds(self, at: Rates) -> float:
         """Predicted time."""
-        return self.operations / at.product + self.bytes / at.copy + self.calls * at.call
+        return self.operations / at.product + self.bytes / at.copy + self.calls * at.call + self.batched * at.batched
 
 
 def order_costs(shape: BlockShape) -> dict[str, Cost]:
@@ -141,7 +146,7 @@ def _outside_in(s: BlockShape) -> Cost:
     gram = 2.0 * s.pairs * s.entries * s.width
     moved = 3.0 * s.samples * s.k * s.width + s.samples * s.positions * s.inputs * s.groups
     products = s.groups if s.width > s.groups else 1  # one per group and sample, but for scales
-    return Cost(form + gram, moved * s.itemsize, s.samples * products + 4)
+    return Cost(form + gram, moved * s.itemsize, 4, s.samples * products)
 
 
 def _left_to_right(s: BlockShape) -> Cost:
@@ -150,7 +155,7 @@ def _left_to_right(s: BlockShape) -> Cost:
     through = 2.0 * s.pairs * s.k * s.positions * s.width
     gram = 2.0 * s.pairs * s.entries * s.positions * s.outputs
     moved = 3.0 * s.n1 * s.k * s.width + 2.0 * s.pairs * s.k * s.positions * s.outputs
-    return Cost(form + through + gram, moved * s.itemsize, s.n1 + 6.0 * s.n2)
+    return Cost(form + through + gram, moved * s.itemsize, 6, s.n1 + 6.0 * s.n2)
 
 
 def _inside_out(s: BlockShape) -> Cost:
@@ -171,4 +176,4 @@ def _shared(s: BlockShape) -> Cost:
     gram = 2.0 * s.pairs * s.width
     last = 2.0 * s.pairs * s.outputs * s.k**2 if s.output == "full" else 0.0
     moved = 2.0 * s.samples * s.width + s.samples * s.positions * s.inputs
-    return Cost(form + gram + last, moved * s.itemsize, s.samples + 6)
+    return Cost(form + gram + last, moved * s.itemsize, 6, s.samples)

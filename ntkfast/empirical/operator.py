@@ -66,8 +66,8 @@ def ntk_operator(
     -----
     Cost of a product with one vector: about that of a backward pass over `x2` and two forward passes over `x1`. The
     layer engine passes the columns of a matrix through the network together.
-    Memory: what forward passes keep, and one copy of the parameters per column in work (8 at most). What engines
-    other than the layers' keep is unknown, and taken to be 100 numbers per input and output.
+    Memory: what forward passes keep, and one copy of the parameters per column in work (8 at most, 32 on a GPU). What
+    engines other than the layers' keep is unknown, and taken to be 100 numbers per input and output.
     Accuracy: rounding in the dtype of the parameters; vectors of another dtype are converted.
     Determinism: that of BLAS; tiles change rounding only.
     Backends: numpy, cupy.

@@ -13,11 +13,20 @@ __all__ = ["NTKSum", "ntk_sum"]
 
 Sizes: TypeAlias = tuple[int, int]  # samples, outputs
 
-# Rows (samples times outputs) and columns of a tile of a full kernel: two matrix products' results stay in cache.
-_TILE = (320, 640)
+# Sizes by backend: what stays in the caches of a CPU, and few launches that fill a GPU.
+
+# Rows (samples times outputs) and columns of a tile of a full kernel: of two matrix products, on a CPU.
+_TILE = {"numpy": (320, 640), "cupy": (1024, 4096)}
 
 # Least number of rows of a block of a symmetric Gram matrix: fewer slow matrix products down.
-_GRAM_ROWS = 64
+_GRAM_ROWS = {"numpy": 64, "cupy": 1024}
+
+# Rows of a square of `_mirror`.
+_MIRROR_ROWS = {"numpy": 64, "cupy": 1024}
+
+# Entries of Gram matrices, one per output or channel, that are made at a time. On a CPU one output's is enough.
+_OUTPUT_GRAMS = {"numpy": 0, "cupy": 2**26}
+_CHANNEL_GRAMS = {"numpy": 2**22, "cupy": 2**26}
 
 
 class NTKSum(abc.ABC):
@@ -71,13 +80,14 @@ class NTKSum(abc.ABC):
         return self._out
 
     def _gram(self, left: Array, right: Array) -> Array:
-        """Gram matrix left right^T, (n1, n2); with equal samples the upper triangle at least."""
-        rows = max(_GRAM_ROWS, self._n1 // 6)
+        """Gram matrices left right^T, (..., n1, n2); with equal samples the upper triangles at least."""
+        rows, right = max(_GRAM_ROWS[self._backend.name], self._n1 // 6), right.swapaxes(-1, -2)
         if not self._symmetric or self._n1 < 2 * rows:
-            return left @ right.T
-        out = self._xp.zeros((self._n1, self._n2), left.dtype)
+            return left @ right
+        out = self._xp.zeros((*left.shape[:-2], self._n1, self._n2), left.dtype)
         for start in range(0, self._n1, rows):
-            self._xp.matmul(left[start : start + rows], right[start:].T, out=out[start : start + rows, start:])
+            part = slice(start, start + rows)
+            self._xp.matmul(left[..., part, :], right[..., start:], out=out[..., part, start:])
         return out
 
 
@@ -87,9 +97,10 @@ def ntk_sum(output: str, backend: Backend, first: Sizes, second: Sizes, dtype: o
     return kind(backend, first, second, dtype, symmetric)
 
 
-def _mirror(out: Array, rows: int = 64) -> None:
+def _mirror(out: Array) -> None:
     """Copy the upper triangle of samples to the lower; out (n, n) or (n, n, k)."""
-    xp, n = get_backend(out).xp, out.shape[0]
+    backend, n = get_backend(out), out.shape[0]
+    xp, rows = backend.xp, _MIRROR_ROWS[backend.name]
     view = out if out.ndim == 2 else out.transpose(2, 0, 1)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
@@ -133,10 +144,20 @@ class DiagonalSum(NTKSum):
         return self._n1, self._n2, self._k
 
     def _add_product(self, term: Product) -> None:
-        for p in range(self._k):
-            left = term.left[:, p]
-            gram = self._gram(left, left if term.right is term.left else term.right[:, p])
-            self._out[..., p] += term.scale * (gram if term.a is None else gram * term.a)
+        together = max(1, _OUTPUT_GRAMS[self._backend.name] // (self._n1 * self._n2))
+        for start in range(0, self._k, together):
+            outputs = slice(start, min(start + together, self._k))
+            left = term.left[:, outputs].transpose(1, 0, 2)
+            right = left if term.right is term.left else term.right[:, outputs].transpose(1, 0, 2)
+            self._add_grams(self._gram(left, right), term, outputs)
+
+    def _add_grams(self, grams: Array, term: Product | SharedProduct, outputs: slice) -> None:
+        """Add Gram matrices of some outputs, (outputs, n1, n2)."""
+        if term.a is not None:
+            grams *= term.a
+        if term.scale != 1.0:
+            grams *= term.scale
+        self._out[..., outputs] += grams.transpose(1, 2, 0)
 
     def _add_shared(self, term: SharedProduct) -> None:
         weights = term.s1 * term.s2  # (k, o)
@@ -147,7 +168,7 @@ class DiagonalSum(NTKSum):
         right = term.x2.reshape(self._n2, -1)
         for p in range(self._k):
             gram = self._gram((term.x1 * weights[p, :, None]).reshape(self._n1, -1), right)
-            self._out[..., p] += term.scale * (gram if term.a is None else gram * term.a)
+            self._add_grams(gram[None], term, slice(p, p + 1))
 
 
 class FullSum(NTKSum):
@@ -176,7 +197,8 @@ class FullSum(NTKSum):
             return
         flat = self._xp.ascontiguousarray(weights.reshape(-1, weights.shape[-1]).T)  # (o, k q)
         left, right = term.x1.transpose(1, 0, 2), term.x2.transpose(1, 2, 0)  # (o, n, i), (o, i, m)
-        for rows, columns in self._tiles(max(1, 2**22 // (self._n2 * flat.shape[0]))):
+        height = max(1, _CHANNEL_GRAMS[self._backend.name] // (self._n2 * flat.shape[0]))
+        for rows, columns in self._tiles(height):
             grams = self._xp.matmul(left[:, rows], right[:, :, columns])  # (o, n, m)
             if term.a is not None:
                 grams *= term.a[rows, columns]
@@ -209,8 +231,9 @@ class FullSum(NTKSum):
         if not self._waiting:
             return
         xp, k, q, dtype = self._xp, self._k, self._q, self._out.dtype
-        height = min(max(1, _TILE[0] // k), -(-self._n1 // 6))
-        width = max(1, _TILE[1] // q)
+        most_rows, most_columns = _TILE[self._backend.name]
+        height = min(max(1, most_rows // k), -(-self._n1 // 6))
+        width = max(1, most_columns // q)
         terms, self._waiting = self._waiting, []
         lefts = [xp.ascontiguousarray(t.left).reshape(-1, t.left.shape[-1]) for t in terms]
         rights = [

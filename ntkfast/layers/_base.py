@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._check import FLOAT_DTYPES, array_backend, check_choice, check_dtype, check_finite, check_int, check_seed
+from .._check import FLOAT_DTYPES, array_backend, check_all_finite, check_choice, check_dtype, check_int, check_seed
 from .._streams import Stream
 from .._typing import Array
 from ..backends import get_backend
@@ -274,7 +274,7 @@ def check_entries(entries: list[tuple[str, Array]], x: Array) -> None:
         check_dtype(array, f"params[{path!r}]")
         if array.dtype != wanted:
             raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}, unlike {like}")
-        check_finite(array, f"params[{path!r}]")
+    check_all_finite({f"params[{path!r}]": array for path, array in entries})
     refuse_tied(entries)
 
 

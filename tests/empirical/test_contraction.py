@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntkfast.backends import get_backend
-from ntkfast.empirical import contraction
+from ntkfast.empirical import contraction, sums
 from ntkfast.empirical.contraction import layer_terms
 from ntkfast.empirical.cost import BlockShape, order_costs
 from ntkfast.empirical.sums import ntk_sum
@@ -104,6 +104,55 @@ def test_an_embedding_meets_the_samples_that_read_a_row(output, symmetric):
     g = f if symmetric else sparse(3)
     got = contracted({"weight": f}, None if symmetric else {"weight": g}, output)
     assert_close(got, reference(f, g, output), tol(np.float64, 30))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("budget", [1, 5000, 2**20])
+def test_rows_of_an_embedding_in_chunks(output, symmetric, budget):
+    """What runs on a GPU; rows that only one side reads, and that none does, have no part in it."""
+    rng = np.random.default_rng(1)
+
+    def sparse(n, low, high):
+        index = rng.integers(low, high, (n, 4))
+        return SparseFactors(Cotangent(rng.standard_normal((n, 4, 2, 3))), index, (9, 3), n, (4,), 0.5)
+
+    f = sparse(5, 0, 6)
+    g = f if symmetric else sparse(3, 2, 8)
+    backend = get_backend(f.ct.shared)
+    total = ntk_sum(output, backend, (f.n, f.k), (g.n, g.k), np.float64, symmetric)
+    terms = list(contraction._by_chunks(backend, f, g, budget))
+    for term in terms:
+        total.add(term)
+    assert (len(terms) > 1) == (budget < 2**20)
+    assert_close(total.result() / (f.k if output == "trace" else 1), reference(f, g, output), tol(np.float64, 30))
+
+
+SIZES = {
+    contraction: ("_ACT_BYTES", "_THROUGH_BYTES"),
+    sums: ("_OUTPUT_GRAMS", "_CHANNEL_GRAMS", "_GRAM_ROWS", "_MIRROR_ROWS"),
+}
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("kind", ["plain", "shared gate"])
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("size", [3, 2000, 2**26])
+def test_sizes_of_chunks_do_not_change_the_sum(monkeypatch, output, order, kind, symmetric, size):
+    """Also the sizes of a GPU, and ends of chunks within a block."""
+    for module, names in SIZES.items():
+        for name in names:
+            monkeypatch.setitem(getattr(module, name), "numpy", size)
+    monkeypatch.setitem(sums._TILE, "numpy", (size, size))
+    rng = np.random.default_rng(3)
+    shared = rng.standard_normal((3, 4))
+    f = block(19, 2, 3, 2, 4, 1, kind, rng, shared)
+    g = f if symmetric else block(7, 2, 3, 2, 4, 1, kind, rng, shared)
+    forced = order if order in order_costs(contraction.block_shape(f, g, output)) else "outside_in"
+    monkeypatch.setattr(contraction, "cheapest_order", lambda shape, at: forced)
+    got = contracted({"weight": f}, None if symmetric else {"weight": g}, output)
+    assert_close(got, reference(f, g, output), tol(np.float64, 100))
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
