@@ -3,7 +3,7 @@
 import numpy as np
 
 from ntkfast.backends import get_backend
-from ntkfast.kernels import arccos, hadamard, philox, tensorsketch
+from ntkfast.kernels import activations, arccos, hadamard, philox, tensorsketch
 
 from .common import ratio
 
@@ -57,6 +57,26 @@ class ArcCosine:
 
     def track_ratio_to_numpy_arccos(self, dtype):
         return ratio(lambda: self.time_kappa(dtype), lambda: np.arccos(self.c, out=self.kappa_0))
+
+
+class Activations:
+    """Smooth activations and their derivatives, beside NumPy's exponential alone."""
+
+    params = [["erf", "gelu", "logistic", "silu", "softplus"], ["value", "slope"], ["float32", "float64"]]
+    param_names = ["function", "kernel", "dtype"]
+
+    def setup(self, function, kernel, dtype):
+        self.x = np.random.default_rng(0).standard_normal(N, dtype=dtype)
+        self.out = np.ones_like(self.x)
+        self.backend = get_backend(self.x)
+        self.time_launch(function, kernel, dtype)
+
+    def time_launch(self, function, kernel, dtype):
+        number = activations.FUNCTIONS.index(function)
+        self.backend.launch(getattr(activations, kernel), number, self.x, self.out)
+
+    def track_ratio_to_numpy_exp(self, function, kernel, dtype):
+        return ratio(lambda: self.time_launch(function, kernel, dtype), lambda: np.exp(self.x, out=self.out))
 
 
 class Spectra:

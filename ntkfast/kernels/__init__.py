@@ -4,6 +4,7 @@
 """
 
 from . import (
+    activations,
     arccos,
     countsketch,
     factors,
@@ -22,6 +23,8 @@ from ._kernel import Kernel
 __all__ = ["ALL", "Kernel"]
 
 ALL: tuple[Kernel, ...] = (
+    activations.slope,
+    activations.value,
     arccos.angle,
     arccos.kappa,
     arccos.kappa_of_angle,

@@ -15,6 +15,7 @@ from typing import Any
 from .._check import check_choice, check_real, set_checked
 from .._typing import Array
 from ..backends import get_backend
+from ..kernels import Kernel, activations
 from ._base import Layer, Params, Saved, Shape
 from .factors import Cotangent
 
@@ -175,13 +176,13 @@ class Erf(SmoothElementwise):
     """Error function, (2 / sqrt(pi)) times the integral of exp(-t^2) from 0 to x."""
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
-        return _special(x).erf(x)
+        return _value(activations.ERF, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        return 2 / math.sqrt(math.pi) * _gaussian(xp, kept, 1.0)
+        return _slope(activations.ERF, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        return -4 / math.sqrt(math.pi) * _clipped(xp, kept) * _gaussian(xp, kept, 1.0)
+        return -2 * _clipped(xp, kept) * _slope(activations.ERF, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,23 +206,23 @@ class GELU(SmoothElementwise):
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
         if self.approximate == "tanh":
-            return x * _special(x).expit(_tanh_gelu_argument(xp, x)[0])
-        return x * _special(x).ndtr(x)
+            return x * _value(activations.LOGISTIC, _tanh_gelu_argument(xp, x)[0])
+        return _value(activations.GELU, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         if self.approximate == "tanh":
             v, dv, _ = _tanh_gelu_argument(xp, kept)
-            s, rest = _special(kept).expit(v), _special(kept).expit(-v)
-            return s + _clipped(xp, kept) * (s * rest) * dv
-        return _special(kept).ndtr(kept) + kept * _normal_density(xp, kept)
+            return _value(activations.LOGISTIC, v) + _clipped(xp, kept) * _slope(activations.LOGISTIC, v) * dv
+        return _slope(activations.GELU, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         z = _clipped(xp, kept)
         if self.approximate == "tanh":
             v, dv, ddv = _tanh_gelu_argument(xp, kept)
-            s, rest = _special(kept).expit(v), _special(kept).expit(-v)  # 1 - s would lose what dv multiplies
-            return s * rest * (2 * dv + z * ((rest - s) * dv * dv + ddv))
-        return _normal_density(xp, kept) * (2 - z * z)
+            s = _value(activations.LOGISTIC, v)
+            return _slope(activations.LOGISTIC, v) * (2 * dv + z * ((1 - 2 * s) * dv * dv + ddv))
+        density = _slope(activations.ERF, math.sqrt(0.5) * z) * math.sqrt(0.125)  # Phi(x) = (1 + erf(x / sqrt 2)) / 2
+        return density * (2 - z * z)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +248,7 @@ class Sigmoid(SmoothElementwise):
     keeps_output = True
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
-        return _special(x).expit(x)
+        return _value(activations.LOGISTIC, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         return kept * (1 - kept)
@@ -261,15 +262,14 @@ class SiLU(SmoothElementwise):
     """x / (1 + exp(-x)), also called swish."""
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
-        return x * _special(x).expit(x)
+        return _value(activations.SILU, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        s = _special(kept).expit(kept)
-        return s + kept * (s * (1 - s))
+        return _slope(activations.SILU, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        s = _special(kept).expit(kept)
-        return s * (1 - s) * (2 + kept * (1 - 2 * s))
+        s = _value(activations.LOGISTIC, kept)
+        return _slope(activations.LOGISTIC, kept) * (2 + kept * (1 - 2 * s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,14 +277,13 @@ class Softplus(SmoothElementwise):
     """log(1 + exp(x))."""
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
-        return xp.maximum(x, 0) + xp.log1p(xp.exp(-xp.abs(x)))
+        return _value(activations.SOFTPLUS, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        return _special(kept).expit(kept)
+        return _slope(activations.SOFTPLUS, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        s = _special(kept).expit(kept)
-        return s * (1 - s)
+        return _slope(activations.LOGISTIC, kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,34 +302,30 @@ class Sin(SmoothElementwise):
 
 # --- scalar functions -------------------------------------------------------------------------------
 
-# exp(-_FAR^2 / 2) is below the smallest float64, and so is the logistic function of the cubic in `_tanh_gelu_argument`.
+# Beyond it, phi'' of what is clipped here is below the smallest float64; so is the logistic function of the cubic in
+# `_tanh_gelu_argument`.
 _FAR = 40.0
 
 
-def _special(x: Array) -> Any:
-    """Special functions for arrays like `x`."""
-    if get_backend(x).name == "cupy":
-        from cupyx.scipy import special
-    else:
-        from scipy import special
-    return special
+def _value(function: int, x: Array) -> Array:
+    """phi(x), by the number of phi in the kernels."""
+    return _launched(activations.value, function, x)
+
+
+def _slope(function: int, x: Array) -> Array:
+    """phi'(x), by the number of phi in the kernels."""
+    return _launched(activations.slope, function, x)
+
+
+def _launched(kernel: Kernel, function: int, x: Array) -> Array:
+    backend = get_backend(x)
+    out = backend.xp.empty(x.shape, x.dtype)
+    backend.launch(kernel, function, backend.xp.ascontiguousarray(x).reshape(-1), out.reshape(-1))
+    return out
 
 
 def _clipped(xp: Any, x: Array) -> Array:
     return xp.clip(x, -_FAR, _FAR)
-
-
-def _gaussian(xp: Any, x: Array, scale: float) -> Array:
-    """exp(-scale x^2), scale >= 1/2."""
-    z = _clipped(xp, x)
-    z *= z
-    z *= -scale
-    return xp.exp(z, out=z)
-
-
-def _normal_density(xp: Any, x: Array) -> Array:
-    """Density of N(0, 1)."""
-    return _gaussian(xp, x, 0.5) * (1 / math.sqrt(2 * math.pi))
 
 
 def _tanh_gelu_argument(xp: Any, x: Array) -> tuple[Array, Array, Array]:
