@@ -159,10 +159,11 @@ def show(record: dict) -> None:
     print(f"{record['case']}: {record['gigaoperations']:.2f} GFLOP at {record['gflops']:.0f} GFLOP/s", flush=True)
     for name, facts in record["contenders"].items():
         first = "/".join(f"{facts[key]:.2f}" for key in ("first_s_cold", "first_s_warm") if key in facts)
+        against = f"{facts['times_ntkfast']:6.2f} x ntkfast  " if facts["times_ntkfast"] else ""
         print(
-            f"  {name:28s} {1e3 * facts['median_s']:9.2f} ms  {facts['ratio_to_floor']:6.2f} x floor  "
-            f"{facts['times_ntkfast'] or 1:6.2f} x ntkfast  first {first or format(facts['first_s'], '.2f')} s  "
-            f"peak {facts['peak_mb']:.0f} MB  steady {facts['steady_mb']:.0f} MB  error {facts.get('rel_error', 0):.1e}"
+            f"  {name:28s} {1e3 * facts['median_s']:9.2f} ms  {facts['ratio_to_floor']:6.2f} x floor  {against}"
+            f"first {first or format(facts['first_s'], '.2f')} s  peak {facts['peak_mb']:.0f} MB  "
+            f"steady {facts['steady_mb']:.0f} MB  error {facts.get('rel_error', 0):.1e}"
         )
     if record["failed"]:
         print(f"  failed: {', '.join(record['failed'])}")
