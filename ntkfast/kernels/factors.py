@@ -15,11 +15,12 @@ References
 Novak, Sohl-Dickstein, Schoenholz. Fast finite width neural tangent kernel. ICML 2022, arXiv 2206.08720.
 """
 
+import math
+
 import numpy as np
-from numba import prange
 
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
+from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit, shared
 
 __all__ = ["accumulate", "mirror"]
 
@@ -46,13 +47,17 @@ def _add_row(a, b, out):
                 out[j, p, q] += weight * b[p, j, q]
 
 
-@cpu_jit
-def _accumulate_cpu(a, b, i0, j0, out):
-    layers, n, m = a.shape
-    for i in prange(n):
+@rows_jit
+def _accumulate_rows(start, stop, a, b, i0, j0, out):
+    layers, _, m = a.shape
+    for i in range(start, stop):
         row = out[i0 + i, j0 : j0 + m]
         for layer in range(layers):
             _add_row(a[layer, i], b[layer, i], row)
+
+
+def _accumulate_cpu(a, b, i0, j0, out):
+    in_threads(_accumulate_rows, a.shape[1], b.size, a, b, i0, j0, out)
 
 
 @cuda_jit
@@ -91,15 +96,21 @@ def _mirror_pair(source, out):
             out[q, p] = source[p, q]
 
 
-@cpu_jit
-def _mirror_cpu(out):
+@rows_jit
+def _mirror_rows(start, stop, out):
+    """Squares start to stop of the lower triangle, numbered row by row."""
     n = out.shape[0]
-    squares = -(-n // _SQUARE)
-    for row in prange(squares):
-        for column in range(row + 1):
-            for j in range(row * _SQUARE, min(n, (row + 1) * _SQUARE)):
-                for i in range(column * _SQUARE, min(j, (column + 1) * _SQUARE)):
-                    _mirror_pair(out[i, j], out[j, i])
+    for square in range(start, stop):
+        row = int((math.sqrt(8.0 * square + 1.0) - 1.0) / 2.0)
+        column = square - row * (row + 1) // 2
+        for j in range(row * _SQUARE, min(n, (row + 1) * _SQUARE)):
+            for i in range(column * _SQUARE, min(j, (column + 1) * _SQUARE)):
+                _mirror_pair(out[i, j], out[j, i])
+
+
+def _mirror_cpu(out):
+    squares = -(-out.shape[0] // _SQUARE)
+    in_threads(_mirror_rows, squares * (squares + 1) // 2, out.size, out)
 
 
 @cuda_jit

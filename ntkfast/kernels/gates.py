@@ -8,10 +8,8 @@ all; gate (n, t, c), out (n, t, k, c); ``out`` may be ct.
 Promise: bitwise on every target; an entry is one product.
 """
 
-from numba import prange
-
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit, grid
+from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit
 
 __all__ = ["multiply"]
 
@@ -21,11 +19,11 @@ def _multiply_reference(ct, gate, out):
     out[:] = ct * gate[:, :, None]
 
 
-@cpu_jit
-def _multiply_cpu(ct, gate, out):
-    n, t, k, c = out.shape
+@rows_jit
+def _multiply_rows(start, stop, ct, gate, out):
+    _, t, k, c = out.shape
     per_sample, per_position = ct.shape[0] > 1, ct.shape[1] > 1
-    for place in prange(n * t):
+    for place in range(start, stop):
         i, p = place // t, place % t
         slope = gate[i, p]
         block = ct[i if per_sample else 0, p if per_position else 0]
@@ -33,6 +31,10 @@ def _multiply_cpu(ct, gate, out):
             source, target = block[j], out[i, p, j]
             for channel in range(c):
                 target[channel] = source[channel] * slope[channel]
+
+
+def _multiply_cpu(ct, gate, out):
+    in_threads(_multiply_rows, out.shape[0] * out.shape[1], out.size, ct, gate, out)
 
 
 @cuda_jit

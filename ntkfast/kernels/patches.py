@@ -15,10 +15,9 @@ taps that reach it one by one in ascending (a, b), without atomics.
 """
 
 import numpy as np
-from numba import prange
 
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
+from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit, shared
 
 __all__ = ["col2im", "im2col"]
 
@@ -121,37 +120,51 @@ def _deal_patch(source, i, corner, size, dilation, kernel, groups, target, place
             _deal(source, ((i * size[0] + y) * size[1] + z) * groups, groups, target, patch + tap, taps)
 
 
-@cpu_jit
-def _im2col_cpu(x, stride, dilation, before, out):
-    n, h, w, groups, channels = x.shape
+@rows_jit
+def _im2col_rows(start, stop, x, stride, dilation, before, out):
+    _, h, w, groups, channels = x.shape
     _, rows, columns, _, kh, kw, _ = out.shape
     source, target = x.reshape(-1), out.reshape(-1)
     in_one_run = groups == 1 and dilation[1] == 1
-    for line in prange(n * rows):
+    for line in range(start, stop):
         i, r = line // rows, line % rows
         for s in range(columns):
             first = s * stride[1] - before[1]
-            if channels == 1 and groups > 1:
-                corner = (r * stride[0] - before[0], first)
-                _deal_patch(source, i, corner, (h, w), dilation, (kh, kw), groups, target, line * columns + s)
-                continue
             for g in range(groups):
                 for a in range(kh):
                     y = r * stride[0] + a * dilation[0] - before[0]
                     place = (((line * columns + s) * groups + g) * kh + a) * kw * channels
-                    start = (i * h + y) * w
+                    pixel = (i * h + y) * w
                     if y < 0 or y >= h:
                         _clear(kw * channels, target, place)
                     elif in_one_run:
-                        _copy_neighbors(source, start * channels, first, w, kw, channels, target, place)
+                        _copy_neighbors(source, pixel * channels, first, w, kw, channels, target, place)
                     else:
                         for b in range(kw):
                             z = first + b * dilation[1]
                             if 0 <= z < w:
-                                entry = ((start + z) * groups + g) * channels
+                                entry = ((pixel + z) * groups + g) * channels
                                 _copy(source, entry, channels, target, place + b * channels)
                             else:
                                 _clear(channels, target, place + b * channels)
+
+
+@rows_jit
+def _im2col_depthwise_rows(start, stop, x, stride, dilation, before, out):
+    _, h, w, groups, _ = x.shape
+    _, rows, columns, _, kh, kw, _ = out.shape
+    source, target = x.reshape(-1), out.reshape(-1)
+    for line in range(start, stop):
+        i, r = line // rows, line % rows
+        for s in range(columns):
+            corner = (r * stride[0] - before[0], s * stride[1] - before[1])
+            _deal_patch(source, i, corner, (h, w), dilation, (kh, kw), groups, target, line * columns + s)
+
+
+def _im2col_cpu(x, stride, dilation, before, out):
+    is_depthwise = x.shape[4] == 1 and x.shape[3] > 1
+    rows = _im2col_depthwise_rows if is_depthwise else _im2col_rows
+    in_threads(rows, out.shape[0] * out.shape[1], out.size, x, stride, dilation, before, out)
 
 
 @shared
@@ -164,13 +177,13 @@ def _window_at(pixel, tap, stride, dilation, before, size):
     return place
 
 
-@cpu_jit
-def _col2im_cpu(col, stride, dilation, before, out):
-    n, h, w, groups, channels = out.shape
+@rows_jit
+def _col2im_rows(start, stop, col, stride, dilation, before, out):
+    _, h, w, groups, channels = out.shape
     _, rows, columns, _, kh, kw, _ = col.shape
     source, target = col.reshape(-1), out.reshape(-1)
     step = kh * kw * channels
-    for line in prange(n * h):
+    for line in range(start, stop):
         i, y = line // h, line % h
         for z in range(w):
             place = (line * w + z) * groups * channels
@@ -183,12 +196,16 @@ def _col2im_cpu(col, stride, dilation, before, out):
                     s = _window_at(z, b, stride[1], dilation[1], before[1], columns)
                     if s < 0:
                         continue
-                    start = ((i * rows + r) * columns + s) * groups * step + (a * kw + b) * channels
+                    entry = ((i * rows + r) * columns + s) * groups * step + (a * kw + b) * channels
                     if channels == 1:  # depthwise: the long axis is that of the groups
-                        _collect(source, start, step, groups, target, place)
+                        _collect(source, entry, step, groups, target, place)
                         continue
                     for g in range(groups):
-                        _add(source, start + g * step, channels, target, place + g * channels)
+                        _add(source, entry + g * step, channels, target, place + g * channels)
+
+
+def _col2im_cpu(col, stride, dilation, before, out):
+    in_threads(_col2im_rows, out.shape[0] * out.shape[1], col.size, col, stride, dilation, before, out)
 
 
 # --- CUDA -----------------------------------------------------------------------------------------

@@ -20,10 +20,9 @@ Lavin, Gray. Fast algorithms for convolutional neural networks. CVPR 2016.
 """
 
 import numpy as np
-from numba import prange
 
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
+from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit, shared
 
 __all__ = ["results", "tiles"]
 
@@ -100,15 +99,15 @@ def _combine(x, p, q, sign, size, out, place):
         out[place + t] = x[p + t] + sign * x[q + t]
 
 
-@cpu_jit
-def _tiles_cpu(x, before, out):
+@rows_jit
+def _tiles_rows(start, stop, x, before, out):
     n, h, w, channels = x.shape
     _, _, _, rows, columns, _ = out.shape
     source, target = x.reshape(-1), out.reshape(-1)
     pixels = 2 * columns + 2
     one = x.dtype.type(1)
     step = n * rows * columns * channels  # from a pair (a, b) to the next
-    for line in prange(n * rows):
+    for line in range(start, stop):
         i, r = line // rows, line % rows
         loaded = np.empty(4 * pixels * _STRIP, x.dtype)
         summed = np.empty(4 * pixels * _STRIP, x.dtype)
@@ -117,8 +116,8 @@ def _tiles_cpu(x, before, out):
             stride = pixels * size
             for e in range(4):
                 y = 2 * r + e - before[0]
-                start = i * h + y if 0 <= y < h else -1
-                _load_row(source, start, w, channels, first, size, before[1], loaded, e * stride, pixels)
+                pixel = i * h + y if 0 <= y < h else -1
+                _load_row(source, pixel, w, channels, first, size, before[1], loaded, e * stride, pixels)
             for a in range(4):
                 p, q = _pair(a)
                 _combine(loaded, p * stride, q * stride, one if a == 1 else -one, stride, summed, a * stride)
@@ -134,6 +133,10 @@ def _tiles_cpu(x, before, out):
                         )
 
 
+def _tiles_cpu(x, before, out):
+    in_threads(_tiles_rows, out.shape[2] * out.shape[3], out.size, x, before, out)
+
+
 @shared
 def _combine_three(x, start, step, sign, size, out, place):
     p, q, r = np.uint64(start), np.uint64(start + step), np.uint64(start + 2 * step)
@@ -143,14 +146,14 @@ def _combine_three(x, start, step, sign, size, out, place):
         out[place + t] = x[p + t] + sign * x[q + t] + sign * x[r + t]
 
 
-@cpu_jit
-def _results_cpu(x, out):
+@rows_jit
+def _results_rows(start, stop, x, out):
     n, h, w, channels = out.shape
     _, _, _, rows, columns, _ = x.shape
     source, target = x.reshape(-1), out.reshape(-1)
     one = x.dtype.type(1)
     step = n * rows * columns * channels  # from a pair (a, b) to the next
-    for line in prange(n * rows):
+    for line in range(start, stop):
         i, r = line // rows, line % rows
         summed = np.empty(4 * _STRIP, x.dtype)
         for s in range(columns):
@@ -164,6 +167,10 @@ def _results_cpu(x, out):
                     for f in range(min(2, w - 2 * s)):
                         place = ((i * h + 2 * r + e) * w + 2 * s + f) * channels + first
                         _combine_three(summed, f * size, size, one if f == 0 else -one, size, target, place)
+
+
+def _results_cpu(x, out):
+    in_threads(_results_rows, x.shape[2] * x.shape[3], x.size, x, out)
 
 
 # --- CUDA: a thread per tile and channel, whose 16 numbers stay in registers -----------------------

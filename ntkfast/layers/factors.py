@@ -52,6 +52,8 @@ class Cotangent:
         if self.gate is not None:
             return self.product()
         shape = (n, *spatial, *self.shared.shape[-2:])
+        if self.shared.shape == shape:  # broadcast_to would make it read-only, and kernels compile for such again
+            return xp.ascontiguousarray(self.shared)
         return xp.ascontiguousarray(xp.broadcast_to(self.shared, shape))
 
     def product(self) -> Array:
