@@ -5,10 +5,12 @@ from typing import NamedTuple
 
 import numba
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from ntkfast import layers
+from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import Dense, Residual, Sequential
 
 IMAGE = (6, 5, 2)
@@ -24,6 +26,13 @@ def one_thread():
             yield
     finally:
         numba.set_num_threads(threads)
+
+
+def smallest_budget(call):
+    """The least max_memory that the call accepts, as its error names it."""
+    with pytest.raises(MemoryBudgetError) as caught:
+        call(max_memory=1)
+    return int(next(word for word in str(caught.value).split() if word.isdigit()))
 
 
 class Problem(NamedTuple):

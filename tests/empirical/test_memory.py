@@ -6,11 +6,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from empirical.networks import mlp, named, one_thread, problem
+from empirical.networks import mlp, named, one_thread, problem, smallest_budget
 from helpers import assert_close
 
 from ntkfast.empirical import empirical_ntk, layer_ntks
-from ntkfast.errors import MemoryBudgetError
 
 METHODS = ("structured_derivatives", "jacobian_contraction", "ntk_vector_products")
 
@@ -21,13 +20,6 @@ by_method = pytest.mark.parametrize("method", METHODS)
 def _one_thread():
     with one_thread():
         yield
-
-
-def smallest_budget(call):
-    """The least max_memory that the call accepts, as its error names it."""
-    with pytest.raises(MemoryBudgetError) as caught:
-        call(max_memory=1)
-    return int(next(word for word in str(caught.value).split() if word.isdigit()))
 
 
 def peak(call):
