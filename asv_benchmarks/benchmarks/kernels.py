@@ -62,7 +62,7 @@ class ArcCosine:
 class Activations:
     """Smooth activations and their derivatives, beside NumPy's exponential alone."""
 
-    params = [["erf", "gelu", "logistic", "silu", "softplus"], ["value", "slope"], ["float32", "float64"]]
+    params = [["erf", "gelu", "gelu_tanh", "logistic", "silu", "softplus"], ["value", "slope"], ["float32", "float64"]]
     param_names = ["function", "kernel", "dtype"]
 
     def setup(self, function, kernel, dtype):

@@ -1,6 +1,7 @@
 """Smooth activations and their derivatives elementwise, from one exponential of their own that vectorizes.
 
-    erf(x), gelu(x) = x Phi(x), logistic(x) = 1 / (1 + exp(-x)), silu(x) = x logistic(x), softplus(x) = log(1 + exp(x))
+    erf(x), gelu(x) = x Phi(x), logistic(x) = 1 / (1 + exp(-x)), silu(x) = x logistic(x), softplus(x) = log(1 + exp(x)),
+    gelu_tanh(x) = x logistic(v) with v = 2 sqrt(2 / pi) (x + 0.044715 x^3), a stand-in for gelu
 
 value(function, x, out)
     out[i] = phi(x[i]); `function` is the number of phi in `FUNCTIONS`, x and out (n,).
@@ -18,9 +19,9 @@ bits, and a^2 = h^2 + l (a + h), of which h^2 is exact.
 exp(-v) = 2^-k exp(r) with |r| <= (log 2) / 2: exp(r) is a polynomial, and the power of two is written as bits, in two
 factors where it may be below the smallest float. Nothing branches: loops become vector code.
 
-Promise: relative error below 5 eps, but absolute next to the roots of derivatives, and with the few digits of an
-exponential that underflows gradually. Odd functions are odd bit by bit. Finite for finite x; NaN stays NaN. An entry
-depends on its own x only, whatever the length and the place.
+Promise: relative error below 5 eps, but absolute next to the roots of derivatives, with the few digits of an
+exponential that underflows gradually, and in the left tail of gelu_tanh with the rounding of v. Odd functions are odd
+bit by bit. Finite for finite x; NaN stays NaN. An entry depends on its own x only, whatever the length and the place.
 
 W. J. Cody. Rational Chebyshev approximations for the error function. Math. Comp. 23, 1969.
 """
@@ -32,12 +33,12 @@ import numpy as np
 
 from . import _kernel
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit
+from ._kernel import Kernel, cuda_jit, in_threads, rows_jit
 
-__all__ = ["ERF", "FUNCTIONS", "GELU", "LOGISTIC", "SILU", "SOFTPLUS", "slope", "value"]
+__all__ = ["ERF", "FUNCTIONS", "GELU", "GELU_TANH", "LOGISTIC", "SILU", "SOFTPLUS", "slope", "value"]
 
-FUNCTIONS = ("erf", "gelu", "logistic", "silu", "softplus")
-ERF, GELU, LOGISTIC, SILU, SOFTPLUS = range(len(FUNCTIONS))
+FUNCTIONS = ("erf", "gelu", "gelu_tanh", "logistic", "silu", "softplus")
+ERF, GELU, GELU_TANH, LOGISTIC, SILU, SOFTPLUS = range(len(FUNCTIONS))
 
 # All tables are interpolated at Chebyshev nodes in 60 digits, lowest power first.
 
@@ -100,11 +101,9 @@ PER_LOG_2 = 1 / math.log(2)
 ROOT_HALF = math.sqrt(0.5)
 PEAK = 1 / math.sqrt(2 * math.pi)  # of the normal density
 PEAK_OF_ERF_SLOPE = 2 / math.sqrt(math.pi)
+# v = STEEP x (1 + CUBIC x^2) in gelu_tanh.
+STEEP, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 
-CHUNK = 1 << 15  # entries of a task; for one, some 20 microseconds, waking other threads does not pay
-
-# A loop over entries: compiled once, called for a single task and for many.
-_loop = numba.njit(fastmath=set(_kernel.FASTMATH), error_model="numpy", inline="never", cache=False)
 # As `shared`, but inlined at any length: a loop that calls a function is not turned into vector code.
 _inlined = numba.njit(fastmath=set(_kernel.FASTMATH), error_model="numpy", forceinline=True, cache=False)
 
@@ -249,6 +248,28 @@ def _silu_slope(x):
 
 
 @_inlined
+def _gelu_tanh_terms(x):
+    """(logistic(v), 1 - logistic(v), x dv/dx), x clipped where the logistic is constant but a square may overflow."""
+    real = type(x)
+    one, far = real(1), real(40)
+    x = far if x > far else (-far if x < -far else x)
+    bend = real(CUBIC) * x * x
+    s, rest = _logistics(real(STEEP) * x * (one + bend))
+    return s, rest, real(STEEP) * x * (one + (bend + bend + bend))
+
+
+@_inlined
+def _gelu_tanh(x):
+    return x * _gelu_tanh_terms(x)[0]
+
+
+@_inlined
+def _gelu_tanh_slope(x):
+    s, rest, slant = _gelu_tanh_terms(x)
+    return s * (type(x)(1) + rest * slant)
+
+
+@_inlined
 def _softplus(x):
     """max(x, 0) + log(1 + e), e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e))."""
     real = type(x)
@@ -261,14 +282,18 @@ def _softplus(x):
     return grown if x < zero else x + grown
 
 
-@_loop
-def _values(function, x, out):
+@rows_jit
+def _values(start, stop, function, x, out):
+    x, out = x[start:stop], out[start:stop]
     if function == ERF:
         for i in range(x.size):
             out[i] = _erf(x[i])
     elif function == GELU:
         for i in range(x.size):
             out[i] = _gelu(x[i])
+    elif function == GELU_TANH:
+        for i in range(x.size):
+            out[i] = _gelu_tanh(x[i])
     elif function == LOGISTIC:
         for i in range(x.size):
             out[i] = _logistic(x[i])
@@ -286,6 +311,8 @@ def _value_at(function, x):
         return _erf(x)
     if function == GELU:
         return _gelu(x)
+    if function == GELU_TANH:
+        return _gelu_tanh(x)
     if function == LOGISTIC:
         return _logistic(x)
     if function == SILU:
@@ -301,20 +328,17 @@ def _value_reference(function, x, out):
         out[...] = special.erf(x)
     elif function == GELU:
         out[...] = x * special.ndtr(x)
+    elif function == GELU_TANH:
+        z = np.clip(x, -40, 40)
+        out[...] = x * special.expit(STEEP * (z + CUBIC * z**3))
     elif function == SOFTPLUS:
         out[...] = np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
     else:
         out[...] = special.expit(x) * (x if function == SILU else 1)
 
 
-@cpu_jit
 def _value_cpu(function, x, out):
-    if x.size <= CHUNK:
-        _values(function, x, out)
-        return
-    for task in numba.prange((x.size + CHUNK - 1) // CHUNK):
-        first = task * CHUNK
-        _values(function, x[first : first + CHUNK], out[first : first + CHUNK])
+    in_threads(_values, x.size, x.size, function, x, out)
 
 
 @cuda_jit
@@ -331,14 +355,18 @@ def _value_cuda(function, x, out, stream=0):
 value = Kernel("activations.value", _value_reference, _value_cpu, _value_cuda)
 
 
-@_loop
-def _slopes(function, x, out):
+@rows_jit
+def _slopes(start, stop, function, x, out):
+    x, out = x[start:stop], out[start:stop]
     if function == ERF:
         for i in range(x.size):
             out[i] = _erf_slope(x[i])
     elif function == GELU:
         for i in range(x.size):
             out[i] = _gelu_slope(x[i])
+    elif function == GELU_TANH:
+        for i in range(x.size):
+            out[i] = _gelu_tanh_slope(x[i])
     elif function == LOGISTIC:
         for i in range(x.size):
             out[i] = _logistic_slope(x[i])
@@ -356,6 +384,8 @@ def _slope_at(function, x):
         return _erf_slope(x)
     if function == GELU:
         return _gelu_slope(x)
+    if function == GELU_TANH:
+        return _gelu_tanh_slope(x)
     if function == LOGISTIC:
         return _logistic_slope(x)
     if function == SILU:
@@ -368,25 +398,22 @@ def _slope_reference(function, x, out):
     from scipy import special
 
     z = np.clip(x, -40, 40)  # whose square does not overflow
-    s, rest = special.expit(x), special.expit(-x)
+    v = STEEP * (z + CUBIC * z**3) if function == GELU_TANH else x
+    s, rest = special.expit(v), special.expit(-v)
     if function == ERF:
         out[...] = 2 / np.sqrt(np.pi) * np.exp(-z * z)
     elif function == GELU:
         out[...] = special.ndtr(x) + z * np.exp(-z * z / 2) / np.sqrt(2 * np.pi)
+    elif function == GELU_TANH:
+        out[...] = s * (1 + STEEP * (z + 3 * CUBIC * z**3) * rest)
     elif function == LOGISTIC:
         out[...] = s * rest
     else:
         out[...] = s if function == SOFTPLUS else s * (1 + x * rest)
 
 
-@cpu_jit
 def _slope_cpu(function, x, out):
-    if x.size <= CHUNK:
-        _slopes(function, x, out)
-        return
-    for task in numba.prange((x.size + CHUNK - 1) // CHUNK):
-        first = task * CHUNK
-        _slopes(function, x[first : first + CHUNK], out[first : first + CHUNK])
+    in_threads(_slopes, x.size, x.size, function, x, out)
 
 
 @cuda_jit

@@ -205,15 +205,10 @@ class GELU(SmoothElementwise):
         check_choice(self.approximate, "approximate", ("none", "tanh"))
 
     def value(self, xp: Any, x: Array) -> Array:  # noqa: D102
-        if self.approximate == "tanh":
-            return x * _value(activations.LOGISTIC, _tanh_gelu_argument(xp, x)[0])
-        return _value(activations.GELU, x)
+        return _value(activations.GELU_TANH if self.approximate == "tanh" else activations.GELU, x)
 
     def derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
-        if self.approximate == "tanh":
-            v, dv, _ = _tanh_gelu_argument(xp, kept)
-            return _value(activations.LOGISTIC, v) + _clipped(xp, kept) * _slope(activations.LOGISTIC, v) * dv
-        return _slope(activations.GELU, kept)
+        return _slope(activations.GELU_TANH if self.approximate == "tanh" else activations.GELU, kept)
 
     def second_derivative(self, xp: Any, kept: Array) -> Array:  # noqa: D102
         z = _clipped(xp, kept)
@@ -330,6 +325,6 @@ def _clipped(xp: Any, x: Array) -> Array:
 
 def _tanh_gelu_argument(xp: Any, x: Array) -> tuple[Array, Array, Array]:
     """v(x) with (1 + tanh(v / 2)) / 2 = 1 / (1 + exp(-v)) in place of Phi(x), and its two derivatives."""
-    z, c, a = _clipped(xp, x), 2 * math.sqrt(2 / math.pi), 0.044715
+    z, c, a = _clipped(xp, x), activations.STEEP, activations.CUBIC
     square = z * z
     return c * z * (1 + a * square), c * (1 + 3 * a * square), 6 * a * c * z
