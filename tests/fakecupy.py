@@ -12,7 +12,6 @@ import types
 
 import numpy as np
 import scipy.linalg
-import scipy.special
 
 from ntkfast.backends import _BACKENDS, Backend
 
@@ -30,7 +29,6 @@ FUNCTIONS = CREATION | _names(
     "nonzero ones_like shares_memory sign sin sqrt stack tanh tril triu unique where zeros_like",
 )
 LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
-SPECIAL = _names("erf expit ndtr")
 METHODS = _names(
     "all any argmax argmin argsort astype clip conj copy diagonal fill item max mean min ravel repeat reshape sum",
     "swapaxes transpose",
@@ -214,13 +212,10 @@ class _LinearOperator:
 
 def install(monkeypatch):
     """Let `get_backend` find the stand-in, and imports of CuPy's companion package its modules."""
-    modules = ("", ".scipy", ".scipy.linalg", ".scipy.special", ".scipy.sparse", ".scipy.sparse.linalg")
+    modules = ("", ".scipy", ".scipy.linalg", ".scipy.sparse", ".scipy.sparse.linalg")
     for name in (f"cupyx{module}" for module in modules):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     sys.modules["cupyx"].errstate = lambda **_: contextlib.nullcontext()
     sys.modules["cupyx.scipy.linalg"].solve_triangular = _solve_triangular
     sys.modules["cupyx.scipy.sparse.linalg"].LinearOperator = _LinearOperator
-    for name in SPECIAL:
-        setattr(sys.modules["cupyx.scipy.special"], name, strict(getattr(scipy.special, name)))
-    sys.modules["cupyx.scipy"].special = sys.modules["cupyx.scipy.special"]
     monkeypatch.setitem(_BACKENDS, ndarray, _Strict("cupy", sys.modules[__name__], "cpu"))

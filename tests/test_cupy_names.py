@@ -82,8 +82,3 @@ def test_cupy_has_it(name, cupy):
 @pytest.mark.parametrize("name", sorted(fakecupy.METHODS | fakecupy.PROPERTIES | {"flags", "get"}))
 def test_arrays_of_cupy_have_it(name, cupy):
     assert hasattr(cupy.ndarray, name)
-
-
-@pytest.mark.parametrize("name", sorted(fakecupy.SPECIAL))
-def test_special_functions_of_cupy_have_it(name, cupy):
-    assert hasattr(importlib.import_module("cupyx.scipy.special"), name)
