@@ -104,6 +104,8 @@ PEAK_OF_ERF_SLOPE = 2 / math.sqrt(math.pi)
 # v = STEEP x (1 + CUBIC x^2) in gelu_tanh.
 STEEP, CUBIC = 2 * math.sqrt(2 / math.pi), 0.044715
 
+BYTES = 16  # what takes as long as an entry of other kernels: 2 or 4 entries, at 1 ns (float64) or 0.3 ns (float32)
+
 # As `shared`, but inlined at any length: a loop that calls a function is not turned into vector code.
 _inlined = numba.njit(fastmath=set(_kernel.FASTMATH), error_model="numpy", forceinline=True, cache=False)
 
@@ -338,7 +340,7 @@ def _value_reference(function, x, out):
 
 
 def _value_cpu(function, x, out):
-    in_threads(_values, x.size, x.size, function, x, out)
+    in_threads(_values, x.size, x.nbytes // BYTES, function, x, out)
 
 
 @cuda_jit
@@ -413,7 +415,7 @@ def _slope_reference(function, x, out):
 
 
 def _slope_cpu(function, x, out):
-    in_threads(_slopes, x.size, x.size, function, x, out)
+    in_threads(_slopes, x.size, x.nbytes // BYTES, function, x, out)
 
 
 @cuda_jit

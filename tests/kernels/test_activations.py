@@ -118,9 +118,9 @@ def test_nan_stays_nan(kernel, name, dtype):
 @for_each_dtype
 def test_bits_do_not_depend_on_the_place(kernel, name, dtype):
     """Several threads, and any offset: the ends of vector loops round as their bodies do."""
-    n = 2**17 + 13
+    n = 2**18 + 13
     x = np.tile(np.random.default_rng(0).standard_normal(1013) * 3, n // 1013 + 1)[:n].astype(dtype)
     whole = launch(kernel, name, x)
     assert np.isfinite(whole).all()
-    for first, last in [(0, 1), (3, 20), (5, 1000), (1013, 1020), (2**16 - 3, 2**16 + 40)]:
+    for first, last in [(0, 1), (3, 20), (5, 1000), (1013, 1020), (2**17 - 3, 2**17 + 40)]:
         np.testing.assert_array_equal(launch(kernel, name, x[first:last]), whole[first:last])
