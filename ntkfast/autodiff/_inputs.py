@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from .._check import array_backend, check_dtype, check_finite
 from .._tree import Tree, flatten
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..layers import Layer
 from ..layers._base import batch_shape, check_entries
+from ..layers._inputs import check_batch
 
 __all__ = ["check_function", "check_network", "check_output", "check_samples", "refuse_shape"]
 
@@ -17,10 +17,10 @@ def check_samples(x1: Array, x2: Array | None, *, indices: bool | None) -> tuple
 
     `indices` says whether they hold integers (True), floating-point numbers (False), or either (None).
     """
-    x1, backend = _batch(x1, "x1", indices)
+    x1, backend = check_batch(x1, "x1", indices)
     if x2 is None:
         return x1, None, backend
-    x2, _ = _batch(x2, "x2", indices)
+    x2, _ = check_batch(x2, "x2", indices)
     get_backend(x1, x2)
     if x1.shape[1:] != x2.shape[1:]:
         raise ValueError(f"expected x2 of shape {batch_shape(x1.shape[1:])}, as x1, got {x2.shape}")
@@ -29,28 +29,16 @@ def check_samples(x1: Array, x2: Array | None, *, indices: bool | None) -> tuple
     return x1, x2, backend
 
 
-def _batch(x: Array, name: str, indices: bool | None) -> tuple[Array, Backend]:
-    backend = array_backend(x, name)
-    integer = x.dtype.kind in "iu"
-    if indices and not integer:
-        raise TypeError(
-            f"expected {name} of an integer dtype, since the network begins with an embedding; got {x.dtype}"
-        )
-    if x.ndim == 0 or x.size == 0:
-        raise ValueError(f"expected {name} with at least one sample and no empty axis, got shape {x.shape}")
-    if indices is False or not integer:
-        check_dtype(x, name)
-        check_finite(x, name)
-    return backend.xp.ascontiguousarray(x), backend
-
-
 def check_network(fun: Any) -> None:
     """Refuse what is no layer."""
     if not isinstance(fun, Layer):
-        got = f"the class {fun.__name__}" if isinstance(fun, type) else type(fun).__name__
+        got = (
+            f"the class {fun.__name__}" if isinstance(fun, type) else f"{type(fun).__module__}.{type(fun).__qualname__}"
+        )
         raise TypeError(
-            f"expected fun to be a Layer of ntkfast.layers, got {got}; differentiate a function of (params, x) with "
-            "autodiff='jax', 'torch' or 'autograd'"
+            f"expected fun to be a Layer of ntkfast.layers, got {got.removeprefix('builtins.')}; differentiate a "
+            "function of (params, x) with autodiff='jax', 'torch' or 'autograd'; ntkfast.adapters.torch.from_torch(module) has "
+            "the layers of a PyTorch module in its .net and their weights in its .params"
         )
 
 

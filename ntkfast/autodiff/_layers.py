@@ -14,6 +14,7 @@ from .._typing import Array
 from ..backends import get_backend
 from ..layers import Cotangent, Layer
 from ..layers._base import batch_shape, check_entries
+from ..layers._inputs import takes_indices
 from ..layers.factors import Factors
 from ._inputs import check_network, check_samples, refuse_shape
 from ._protocol import Checked, InputPullback, ParamPullback, Pushforward
@@ -29,7 +30,7 @@ class LayerEngine:
     def check(self, fun: Any, params: Tree, x1: Array, x2: Array | None = None) -> Checked:
         """Compare the network, its parameters and the samples with each other. See `Autodiff.check`."""
         check_network(fun)
-        x1, x2, backend = check_samples(x1, x2, indices=_takes_indices(fun))
+        x1, x2, backend = check_samples(x1, x2, indices=takes_indices(fun))
         n_outputs = _outputs(fun, x1.shape[1:])
         entries = dict(fun.check_params(params, x1.shape[1:]))
         if not entries:
@@ -92,13 +93,6 @@ class LayerEngine:
             return low.dense(x.shape[0], x.shape[1:-1]).reshape(x.shape)
 
         return y, pullback
-
-
-def _takes_indices(net: Layer) -> bool:
-    """Whether the lowest layer reads integers."""
-    while children := tuple(net.children()):
-        net = children[0][1]
-    return net.takes_indices
 
 
 def _buffers(net: Layer, path: str = "") -> Iterator[str]:
