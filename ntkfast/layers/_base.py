@@ -19,11 +19,22 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .._check import FLOAT_DTYPES, array_backend, check_all_finite, check_choice, check_dtype, check_int, check_seed
+from .._check import (
+    FLOAT_DTYPES,
+    array_backend,
+    check_all_finite,
+    check_choice,
+    check_dtype,
+    check_int,
+    check_range,
+    check_seed,
+    quiet,
+)
 from .._streams import Stream
 from .._typing import Array
 from ..backends import get_backend
 from ..kernels import philox
+from ._inputs import check_batch, takes_indices
 from .factors import Cotangent, Factors
 from .motion import Motion, Pair
 
@@ -100,6 +111,44 @@ class Layer(abc.ABC):
         name = getattr(dtype, "name", getattr(dtype, "__name__", dtype))  # of a dtype, or of NumPy's type
         return self._init(shape, key, np.dtype(check_choice(name, "dtype", FLOAT_DTYPES)))
 
+    def __call__(self, params: Params, x: Array) -> Array:
+        """Outputs of a batch; unlike in `forward`, all arguments are checked.
+
+        Parameters
+        ----------
+        params
+            As `init` returns.
+        x : array, shape (n, *in_shape)
+            In the dtype of `params`; integers where the network begins with an `Embedding`.
+
+        Returns
+        -------
+        array, shape (n, *out_shape)
+
+        Raises
+        ------
+        TypeError, ValueError
+            Arguments that do not fit each other (the message names the layer, or the entry of `params`), NaN or inf.
+        OverflowError
+            The outputs leave the range of their dtype.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from ntkfast.layers import Dense, ReLU, Sequential
+        >>> net = Sequential(Dense(8), ReLU(), Dense(2))
+        >>> net(net.init((3,), seed=0), np.ones((4, 3), np.float32)).shape
+        (4, 2)
+        """
+        x, _ = check_batch(x, "x", takes_indices(self))
+        self.out_shape(x.shape[1:])
+        entries = list(self.check_params(params, x.shape[1:]))
+        if entries:
+            check_entries(entries, x)
+        with quiet():
+            y, _ = self.forward(params, x)
+        return check_range(y, "the outputs of the network")
+
     def _init(self, in_shape: Shape, key: int, dtype: Any) -> Params:
         """Parameters from a key: each by `_draw`."""
         shapes = self.parameter_shapes(in_shape)
@@ -138,7 +187,7 @@ class Layer(abc.ABC):
 
     @abc.abstractmethod
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:
-        """Output (n, *out_shape), and what the other methods need."""
+        """Output (n, *out_shape), and what the other methods need; nothing is checked."""
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:
         """Pull k cotangents per sample back to the input."""

@@ -41,7 +41,9 @@ class Sequential(Layer):
     def __init__(self, *layers: Layer) -> None:
         for i, layer in enumerate(layers):
             if not isinstance(layer, Layer):
-                raise TypeError(f"expected layer {i} to be a Layer, got {layer!r}")
+                hint = "; give them one by one" if isinstance(layer, (list, tuple)) else ""
+                hint = "; write it with parentheses" if isinstance(layer, type) else hint
+                raise TypeError(f"expected layer {i} to be a Layer, got {layer!r}{hint}")
         if not layers:
             raise ValueError("expected at least one layer, got none")
         object.__setattr__(self, "layers", layers)
