@@ -113,6 +113,7 @@ NETWORK_CASES: dict[str, Case] = {
         {"eps": (0.1, "share"), "reg": (0.5, "positive"), "method": ("auto", "choice"), **LAYERS, **MEMORY},
         taking("None, one column more, another dtype", "y"),
     ),
+    "Layer.__call__": Case(NET, network, takes=taking(f"{ROWS}, one axis more", "x")),
     "get_autodiff": Case(lambda engine: autodiff.get_autodiff(engine).name, scalars={"engine": ("layers", "engine")}),
 }
 NETWORK_MADE_BY = {

@@ -32,6 +32,11 @@ class TorchEngine:
 
         Calls `fun` once, with one sample.
         """
+        if isinstance(fun, torch.nn.Module):
+            raise TypeError(
+                "expected fun to be a function of (params, x), got a module: write "
+                "lambda params, x: torch.func.functional_call(module, params, (x,)), with params the module's by name"
+            )
         x1, x2, backend = check_samples(x1, x2, indices=None)
         entries = check_function(fun, params, x1)
         with torch.no_grad():

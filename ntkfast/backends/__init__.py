@@ -128,7 +128,9 @@ def _resolve(cls: type) -> Backend:
 
 def _hint(cls: type) -> str:
     root = cls.__module__.partition(".")[0]
-    if root in ("torch", "jax", "jaxlib", "tensorflow"):
+    if root == "torch":
+        return "convert it with numpy.from_dlpack(x.detach()), or cupy.from_dlpack(x.detach()) on a GPU"
+    if root in ("jax", "jaxlib", "tensorflow"):
         return "convert it with numpy.from_dlpack(x), or cupy.from_dlpack(x) on a GPU"
     if root == "scipy":
         return "only functions that say so take sparse matrices"

@@ -9,7 +9,7 @@ A least-squares fit of the model with the penalty reg |theta - theta_0|^2 has th
 so that it predicts what kernel regression with the NTK does, by one forward and one tangent pass per new sample.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._check import check_range, check_real, quiet
@@ -39,7 +39,7 @@ class LinearizedModel:
     """
 
     fun: Any
-    params: Tree
+    params: Tree = field(repr=False)
     engine: Autodiff
 
     def predict(self, x: Array, new_params: Tree, *, max_memory: int | None = None) -> Array:
@@ -194,8 +194,8 @@ class LinearizedFit:
     """
 
     model: LinearizedModel
-    step: Tree
-    dual_coef: Array
+    step: Tree = field(repr=False)
+    dual_coef: Array = field(repr=False)
     reg: float
     jitter: float
 

@@ -71,6 +71,7 @@ def ntk_operator(
     Accuracy: rounding in the dtype of the parameters; vectors of another dtype are converted.
     Determinism: that of BLAS; tiles change rounding only.
     Backends: numpy, cupy.
+    With a ridge on its diagonal: ``operator + reg * aslinearoperator(scipy.sparse.eye(n1 * k, dtype=operator.dtype))``.
 
     References
     ----------

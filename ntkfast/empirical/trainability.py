@@ -1,6 +1,6 @@
 """What the NTK at initialization says about training a network: the report that architecture search asks for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .._check import check_real, quiet
@@ -53,8 +53,8 @@ class Trainability:
         Samples, outputs of the network, and trainable numbers in it.
     """
 
-    kernel: Array
-    eigenvalues: Array
+    kernel: Array = field(repr=False)
+    eigenvalues: Array = field(repr=False)
     condition_number: float
     variance_rank: int
     entropy_rank: float

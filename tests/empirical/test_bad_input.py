@@ -242,6 +242,58 @@ def test_a_model_of_what_cannot_be_differentiated_is_refused_when_it_is_made():
         empirical_ntk(NET, PARAMS, X, autodiff="autograd")
 
 
+def test_what_belongs_to_pytorch_is_told_its_way():
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Sequential(torch.nn.Linear(4, 2))
+    with pytest.raises(TypeError, match=r"got torch.nn.*Sequential;.*from_torch\(module\)"):
+        empirical_ntk(module, PARAMS, X)
+    with pytest.raises(TypeError, match=r"got a module: write lambda params, x: torch.func.functional_call"):
+        empirical_ntk(module, {"0.weight": np.ones((2, 4)), "0.bias": np.ones(2)}, X, autodiff="torch")
+    with pytest.raises(TypeError, match=r"params\['0.weight'\].*numpy.from_dlpack\(x.detach\(\)\)"):
+        empirical_ntk(lambda params, x: x, dict(module.named_parameters()), X, autodiff="torch")
+
+
+def test_calls_of_a_network_are_checked():
+    """Its forward pass is not, since the algorithms have checked before they run it."""
+    np.testing.assert_array_equal(NET(PARAMS, X), NET.forward(PARAMS, X)[0])
+    image = np.ones((2, 6, 6, 2))
+    assert IMAGES.layers[0](IMAGE_PARAMS[0], image).shape == (2, 4, 4, 3)
+    assert ReLU()({}, -abs(X)).max() == 0
+    assert Embedding(4, 3)({"weight": np.ones((4, 3))}, np.array([[0, 3]])).shape == (1, 2, 3)
+    for params, x, error, message in (
+        (X, PARAMS, TypeError, "expected x to be a NumPy or CuPy array, got tuple"),
+        (PARAMS[:2], X, ValueError, "tuple with 3 entries"),
+        (
+            with_weight(lambda w: w[:1]),
+            X,
+            ValueError,
+            r"params\['2\.weight'\] \(Dense\) of shape \(5, 2\), got \(1, 2\)",
+        ),
+        (with_weight(lambda w: w * np.nan), X, ValueError, r"params\['2\.weight'\] without NaN"),
+        (PARAMS, X[:, :3], ValueError, r"params\['0\.weight'\]"),
+        (with_weight(lambda w: w * 1e308), X, OverflowError, "expected the outputs of the network within the range"),
+    ):
+        with pytest.raises(error, match=message):
+            NET(params, x)
+    with pytest.raises(ValueError, match=r"layer 0 \(Conv2d\)"):
+        IMAGES(IMAGE_PARAMS, X)
+    with pytest.raises(TypeError, match="integer dtype"):
+        Embedding(4, 3)({"weight": np.ones((4, 3))}, X)
+
+
+@pytest.mark.parametrize(("layers", "hint"), [(([Dense(2)],), "give them one by one"), ((Dense,), "with parentheses")])
+def test_common_slips_are_told_their_mend(layers, hint):
+    with pytest.raises(TypeError, match=hint):
+        Sequential(*layers)
+
+
+def test_printed_results_have_no_arrays():
+    model = linearize(NET, PARAMS)
+    for value in (model, model.fit(X, np.ones((3, 2)), reg=1.0), trainability(NET, PARAMS, X)):
+        assert "array" not in repr(value)
+        assert "\n" not in repr(value)
+
+
 @every_call
 def test_a_network_without_parameters(name):
     refused(name, ValueError, "expected a network with parameters, got none", Sequential(ReLU()), ({},))

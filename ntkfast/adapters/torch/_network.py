@@ -1,6 +1,6 @@
 """A PyTorch module as a network of ours and its parameters."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -29,8 +29,8 @@ class TorchNetwork:
     """
 
     net: Sequential
-    params: tuple[Any, ...]
-    names: dict[str, str]
+    params: tuple[Any, ...] = field(repr=False)
+    names: dict[str, str] = field(repr=False)
 
 
 def from_torch(module: Any, in_shape: tuple[int, ...] | None = None, *, copy: bool = False) -> TorchNetwork:
