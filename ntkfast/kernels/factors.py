@@ -1,7 +1,7 @@
 """Sums of blocks of finite-width NTKs from their factors, in the axis order of the result.
 
     accumulate:  out[i0 + i, j0 + j, p, q] += sum over l of a[l, i, j] b[l, i, p, j, q]
-    mirror:      out[j, i, q, p] = out[i, j, p, q]  for j > i
+    mirror:      out[j, i, q, p] = out[i, j, p, q]  for j > i, and for j = i, q > p
 
 The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample
 (Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3). A matrix product leaves the outputs p and q beside their samples
@@ -20,7 +20,7 @@ import math
 import numpy as np
 
 from ._cuda import cuda
-from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit, shared
+from ._kernel import Kernel, cuda_jit, grid, in_threads, rows_jit
 
 __all__ = ["accumulate", "mirror"]
 
@@ -37,23 +37,17 @@ def _accumulate_reference(a, b, i0, j0, out):
     out[i0 : i0 + n, j0 : j0 + m] += np.einsum("lij,lipjq->ijpq", a, b)
 
 
-@shared
-def _add_row(a, b, out):
-    """One sample i and layer l: a (m,), b (k, m, K), out (m, k, K)."""
-    for j in range(a.shape[0]):
-        weight = a[j]
-        for p in range(b.shape[0]):
-            for q in range(b.shape[2]):
-                out[j, p, q] += weight * b[p, j, q]
-
-
 @rows_jit
 def _accumulate_rows(start, stop, a, b, i0, j0, out):
-    layers, _, m = a.shape
+    layers, _, k, m, others = b.shape
     for i in range(start, stop):
-        row = out[i0 + i, j0 : j0 + m]
+        row = out[i0 + i]
         for layer in range(layers):
-            _add_row(a[layer, i], b[layer, i], row)
+            for j in range(m):
+                weight = a[layer, i, j]
+                for p in range(k):
+                    for q in range(others):
+                        row[j0 + j, p, q] += weight * b[layer, i, p, j, q]
 
 
 def _accumulate_cpu(a, b, i0, j0, out):
@@ -84,28 +78,25 @@ accumulate = Kernel("factors.accumulate", _accumulate_reference, _accumulate_cpu
 
 
 def _mirror_reference(out):
-    """Copy the upper triangle of samples to the lower; out (n, n, k, k)."""
+    """Copy the upper triangle of the matrix of (samples, outputs) to the lower; out (n, n, k, k)."""
     i, j = np.triu_indices(out.shape[0], 1)
     out[j, i] = out[i, j].transpose(0, 2, 1)
-
-
-@shared
-def _mirror_pair(source, out):
-    for p in range(source.shape[0]):
-        for q in range(source.shape[1]):
-            out[q, p] = source[p, q]
+    for sample in range(out.shape[0]):
+        out[sample, sample] = np.triu(out[sample, sample]) + np.triu(out[sample, sample], 1).T
 
 
 @rows_jit
 def _mirror_rows(start, stop, out):
     """Squares start to stop of the lower triangle, numbered row by row."""
-    n = out.shape[0]
+    n, _, k, _ = out.shape
     for square in range(start, stop):
         row = int((math.sqrt(8.0 * square + 1.0) - 1.0) / 2.0)
         column = square - row * (row + 1) // 2
         for j in range(row * _SQUARE, min(n, (row + 1) * _SQUARE)):
-            for i in range(column * _SQUARE, min(j, (column + 1) * _SQUARE)):
-                _mirror_pair(out[i, j], out[j, i])
+            for i in range(column * _SQUARE, min(j + 1, (column + 1) * _SQUARE)):
+                for p in range(k):
+                    for q in range(p if i == j else 0, k):
+                        out[j, i, q, p] = out[i, j, p, q]
 
 
 def _mirror_cpu(out):
@@ -120,7 +111,7 @@ def _mirror_kernel(out):
         q, rest = entry % k, entry // k
         p, rest = rest % k, rest // k
         j, i = rest % n, rest // n
-        if j > i:
+        if j > i or (j == i and q > p):
             out[j, i, q, p] = out[i, j, p, q]
 
 

@@ -236,6 +236,7 @@ class Layer(abc.ABC):
         found = self.factors(params, saved, ct)
         if found:
             yield path, found
+            ct = ct.lent()  # the factors hold it
         return self.vjp(params, saved, ct) if want_input else None
 
     def pushforward(

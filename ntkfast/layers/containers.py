@@ -213,6 +213,7 @@ class Residual(Layer):
     def backward(  # noqa: D102
         self, params: Params, saved: Saved, ct: Cotangent, path: str = "", want_input: bool = True
     ) -> Backward:
+        ct = ct.lent()
         low = yield from self.body.backward(params["body"], saved[0], ct, _join(path, "body"), want_input)
         side: Cotangent | None = ct
         if self.shortcut is not None:
@@ -222,6 +223,7 @@ class Residual(Layer):
         return low + side if low is not None and side is not None else None
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
+        ct = ct.lent()
         low = self.body.vjp(params["body"], saved[0], ct)
         return low + (ct if self.shortcut is None else self.shortcut.vjp(params["shortcut"], saved[1], ct))
 
@@ -252,8 +254,8 @@ class Residual(Layer):
     def pair_vjp(  # noqa: D102
         self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
     ) -> Pair:
+        pair = side = pair.lent()
         low = self.body.pair_vjp(params["body"], saved[0], tangents[0], pair, motion, _join(path, "body"))
-        side = pair
         if self.shortcut is not None:
             name = _join(path, "shortcut")
             side = self.shortcut.pair_vjp(params["shortcut"], saved[1], tangents[1], pair, motion, name)

@@ -145,7 +145,7 @@ class _Convolution(Affine):
             self._vjp_by_reversal(params["weight"] * scale, found, ct, out)
         else:
             self._vjp_by_scatter(self._matrices(params["weight"], scale), found, ct, out)
-        return Cotangent(out.reshape(-1, *saved.shape[1:-1], ct.k, saved.shape[-1]))
+        return Cotangent(out.reshape(-1, *saved.shape[1:-1], ct.k, saved.shape[-1]), owned=True)
 
     def _reversed(self, weight: Array, found: Window) -> Array:
         """The weight with its taps in the order of the transposed window and its channels swapped, (ab, o, i)."""

@@ -113,7 +113,7 @@ class Dense(Affine):
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
         scale, _ = self._scales(saved.shape[-1])
         weight = params["weight"] * scale if scale != 1.0 else params["weight"]
-        return Cotangent(_rows_times(ct.product(), weight.T))
+        return Cotangent(_rows_times(ct.product(), weight.T), owned=True)
 
     def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:  # noqa: D102
         scale, _ = self._scales(saved.shape[-1])

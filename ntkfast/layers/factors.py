@@ -8,7 +8,7 @@ matrix product over its positions, and k cotangents pass a spatial layer as k c 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .._typing import Array
@@ -17,8 +17,8 @@ from ..kernels import gates
 
 __all__ = ["Acts", "Cotangent", "Factors", "JacobianFactors", "SparseFactors"]
 
-# Entries of a product from which threads are worth their start: NumPy takes some 25 microseconds for so many.
-_PARALLEL = 2**17
+# Entries of a product from which a kernel of its own, with threads, is worth its start.
+_PARALLEL = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,15 @@ class Cotangent:
     shared : array, shape (n or 1, *spatial or ones, k, c)
     gate : array, shape (n, *spatial, c), optional
         None means ones.
+    owned : bool
+        Nothing else holds `shared`, so that the layer below may overwrite it. Whoever passes a cotangent on twice
+        passes `lent`.
     """
 
     shared: Array
     gate: Array | None = None
+    owned: bool = False
+    _formed: list[Array] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @property
     def k(self) -> int:
@@ -57,8 +62,16 @@ class Cotangent:
         return xp.ascontiguousarray(xp.broadcast_to(self.shared, shape))
 
     def product(self) -> Array:
-        """The product; without a gate it is `shared`, with axes of size 1."""
-        return self.shared if self.gate is None else _gate(self.shared, self.gate)
+        """The product, formed once; without a gate it is `shared`, with axes of size 1."""
+        if self.gate is None:
+            return self.shared
+        if not self._formed:
+            self._formed.append(_gate(self.shared, self.gate))
+        return self._formed[0]
+
+    def lent(self) -> "Cotangent":
+        """The same cotangent, not to be overwritten."""
+        return Cotangent(self.shared, self.gate) if self.owned else self
 
     def gated(self, slope: Array) -> "Cotangent":
         """The cotangent below an elementwise layer with derivative `slope` (n, *spatial, c)."""
@@ -67,7 +80,7 @@ class Cotangent:
         if self.shared.shape[0] == 1 or self.shared.shape[:-2] != slope.shape[:-1]:
             # Also for a single sample: it may meet a side of several, which share what is its own.
             return Cotangent(self.shared, slope)
-        return Cotangent(_gate(self.shared, slope))
+        return Cotangent(_gate(self.shared, slope, self.shared if self.owned else None), owned=True)
 
     def scaled(self, factor: Array | float) -> "Cotangent":
         """The cotangent times a number, or times one number per channel, shape (c,)."""
@@ -80,11 +93,12 @@ class Cotangent:
         return Cotangent(self.product() + other.product())
 
 
-def _gate(shared: Array, gate: Array) -> Array:
-    """The product gate[n, s, c] shared[n, s, k, c]."""
+def _gate(shared: Array, gate: Array, out: Array | None = None) -> Array:
+    """The product gate[n, s, c] shared[n, s, k, c], in `out` if given."""
     backend = get_backend(shared)
     (n, *spatial, c), k = gate.shape, shared.shape[-2]
-    out = backend.xp.empty((n, *spatial, k, c), gate.dtype)
+    if out is None or not out.flags.c_contiguous:
+        out = backend.xp.empty((n, *spatial, k, c), gate.dtype)
     if backend.name == "numpy" and out.size < _PARALLEL:
         return backend.xp.multiply(gate[..., None, :], shared, out=out)
     t = math.prod(spatial)

@@ -31,6 +31,10 @@ class Pair(NamedTuple):
     value: Cotangent | None
     tangent: Cotangent | None
 
+    def lent(self) -> "Pair":
+        """The same pair, not to be overwritten."""
+        return Pair(self.value and self.value.lent(), self.tangent and self.tangent.lent())
+
 
 class Motion(Protocol):
     """How the parameters of a network move: for each sample and each of its k tangents, or for all alike."""
