@@ -17,14 +17,15 @@ def _multiply(dtype):
 
 
 def _corners(dtype):
-    """One of everything, one sample, one channel, one position; all four kinds of sharing."""
+    """One of everything, one sample, one channel, one position, many cotangents; all four kinds of sharing."""
     return [
         _arguments(dtype, 1, 1, 1, 1, True, True),
         _arguments(dtype, 1, 4, 3, 5, True, False),
         _arguments(dtype, 3, 1, 2, 17, False, True),
         _arguments(dtype, 3, 5, 2, 1, False, False),
         _arguments(dtype, 3, 2, 1, 9, True, True),
+        _arguments(dtype, 2, 3, 17, 5, True, False),
     ]
 
 
-CASES = {"gates.multiply": Case(_multiply, corners=_corners)}
+CASES = {"gates.multiply": Case(_multiply, small={"_RUN": 2}, corners=_corners)}
