@@ -37,8 +37,8 @@ def check_network(fun: Any) -> None:
         )
         raise TypeError(
             f"expected fun to be a Layer of ntkfast.layers, got {got.removeprefix('builtins.')}; differentiate a "
-            "function of (params, x) with autodiff='jax', 'torch' or 'autograd'; ntkfast.adapters.torch.from_torch(module) has "
-            "the layers of a PyTorch module in its .net and their weights in its .params"
+            "function of (params, x) with autodiff='jax', 'torch' or 'autograd', and translate a PyTorch module by "
+            "ntkfast.adapters.torch.from_torch(module), which has a .net and its .params"
         )
 
 
@@ -63,7 +63,9 @@ def check_output(y: Any, n: int) -> int:
     if shape is None:
         raise TypeError(f"expected fun(params, x) to be an array, got {type(y).__name__}")
     if len(shape) not in (1, 2) or shape[0] != n or 0 in shape:
-        raise ValueError(f"expected fun(params, x) of shape ({n}, k) or ({n},) for {n} samples, got {tuple(shape)}")
+        raise ValueError(f"expected fun(params, x) of shape ({n}, k) or ({n},) for a batch of {n}, got {tuple(shape)}")
+    if "float" not in str(y.dtype):  # float32, torch.float32, ...
+        raise TypeError(f"expected fun(params, x) of a floating-point dtype, got {y.dtype}")
     return int(shape[1]) if len(shape) == 2 else 1
 
 

@@ -99,7 +99,7 @@ def test_functions_only(name):
     net = Sequential(Dense(2))
     with pytest.raises(TypeError, match=r"got a Sequential.* use autodiff='layers'"):
         get_autodiff(name).check(net, net.init((3,), seed=0), np.ones((2, 3), "float32"))
-    with pytest.raises(ValueError, match=r"fun\(params, x\) of shape \(1, k\) or \(1,\) for 1 samples, got \(2,\)"):
+    with pytest.raises(ValueError, match=r"fun\(params, x\) of shape \(1, k\) or \(1,\) for a batch of 1, got \(2,\)"):
         get_autodiff(name).check(lambda p, x: p[:2] * x[0, 0], np.ones(3), np.ones((2, 3)))
     with pytest.raises(ValueError, match="at least one array, got none"):
         get_autodiff(name).check(lambda p, x: x, {}, np.ones((2, 3)))

@@ -253,6 +253,29 @@ def test_what_belongs_to_pytorch_is_told_its_way():
         empirical_ntk(lambda params, x: x, dict(module.named_parameters()), X, autodiff="torch")
 
 
+@pytest.mark.parametrize("name_of", ["autograd", "jax", "torch"])
+def test_functions_must_have_rows_of_floating_point_outputs(name_of):
+    pytest.importorskip(name_of)
+    for fun, error, message in (
+        (lambda params, x: [x @ params[0]], TypeError, "to be an array, got list"),
+        (lambda params, x: None, TypeError, "to be an array, got NoneType"),
+        (
+            lambda params, x: (x @ params[0]).sum(),
+            ValueError,
+            r"of shape \(1, k\) or \(1,\) for a batch of 1, got \(\)",
+        ),
+        (lambda params, x: (x @ params[0])[:, None], ValueError, r"batch of 1, got \(1, 1, 2\)"),
+        (lambda params, x: (x @ params[0])[:, :0], ValueError, r"batch of 1, got \(1, 0\)"),
+        (lambda params, x: (x @ params[0]).T, ValueError, r"batch of 1, got \(2, 1\)"),
+        (lambda params, x: x @ params[0] > 0, TypeError, "of a floating-point dtype, got .*bool"),
+    ):
+        for call in (empirical_ntk, jacobian, ntk_operator):
+            with pytest.raises(
+                error, match=rf"expected fun\(params, x\) {message}|fun\(params, x\) of shape .*{message}"
+            ):
+                call(fun, (np.ones((4, 2), "float32"),), X.astype("float32"), autodiff=name_of)
+
+
 def test_calls_of_a_network_are_checked():
     """Its forward pass is not, since the algorithms have checked before they run it."""
     np.testing.assert_array_equal(NET(PARAMS, X), NET.forward(PARAMS, X)[0])
