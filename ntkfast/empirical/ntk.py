@@ -6,7 +6,7 @@ Theta[n, m, p, q] = sum over all parameters w of (d f_p(x1_n) / d w) (d f_q(x2_m
 from collections.abc import Callable
 from typing import Any
 
-from .._check import check_choice, check_range, quiet
+from .._check import check_choice, check_int, check_range, quiet
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from .choice import explain_choice
@@ -108,7 +108,7 @@ def empirical_ntk(
     (3, 8, 10, 10)
     """
     with quiet():
-        engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+        engine, checked = _check(fun, params, x1, x2, output, method, autodiff, max_memory)
         if explain or method == "auto":
             explanation = explain_choice(engine, fun, params, checked, output)
             if explain:
@@ -164,7 +164,7 @@ def layer_ntks(
     True
     """
     with quiet():
-        engine, checked = _check(fun, params, x1, x2, output, method, autodiff)
+        engine, checked = _check(fun, params, x1, x2, output, method, autodiff, max_memory)
         if method == "auto":
             method = explain_choice(engine, fun, params, checked, output).method
         parts = _ALGORITHMS[method][1](engine, fun, params, checked, output=output, max_memory=max_memory)
@@ -172,11 +172,20 @@ def layer_ntks(
 
 
 def _check(
-    fun: Any, params: Any, x1: Array, x2: Array | None, output: str, method: str, autodiff: str | Autodiff
+    fun: Any,
+    params: Any,
+    x1: Array,
+    x2: Array | None,
+    output: str,
+    method: str,
+    autodiff: str | Autodiff,
+    max_memory: int | None,
 ) -> tuple[Autodiff, Checked]:
     """The engine, and the arguments found to fit each other."""
     check_choice(output, "output", OUTPUTS)
     check_choice(method, "method", METHODS)
+    if max_memory is not None:
+        check_int(max_memory, "max_memory", minimum=1)
     engine = get_autodiff(autodiff)
     if method == "structured_derivatives" and not isinstance(engine, SupportsFactors):
         raise ValueError(f"expected autodiff='layers' for structured derivatives, got the engine {engine.name!r}")

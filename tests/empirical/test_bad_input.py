@@ -29,6 +29,7 @@ from ntkfast.layers import (
     Embedding,
     Flatten,
     GlobalAvgPool,
+    Layer,
     LayerNorm,
     ReLU,
     Residual,
@@ -366,6 +367,55 @@ def test_bad_moments_are_named(name, entries, error, message):
     net = Sequential(Dense(4), BatchNorm(), Dense(2))
     params = net.init((4,), seed=0, dtype="float64")
     refused(name, error, message, net, (params[0], params[1] | entries, params[2]))
+
+
+class Idle(Layer):
+    """The identity, which nobody may run."""
+
+    def out_shape(self, in_shape):
+        return in_shape
+
+    def forward(self, params, x):
+        raise AssertionError("expected no work before all arguments are checked")
+
+
+IDLE = Sequential(Dense(2), Idle())
+IDLE_PARAMS = IDLE.init((4,), seed=0, dtype="float64")
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda **bad: empirical_ntk(IDLE, IDLE_PARAMS, X, **bad),
+        lambda **bad: layer_ntks(IDLE, IDLE_PARAMS, X, **bad),
+        lambda **bad: empirical_ntk(IDLE, IDLE_PARAMS, X, explain=True, **bad),
+    ],
+)
+@pytest.mark.parametrize(
+    "bad",
+    [{"output": "all"}, {"method": "all"}, {"max_memory": 0}, {"max_memory": 1.5}, {"x2": X[:, :3]}, {"x2": X[:0]}],
+)
+def test_kernels_begin_no_work_with_bad_options(call, bad):
+    with pytest.raises((TypeError, ValueError), match=f"expected {next(iter(bad))}"):
+        call(**bad)
+
+
+def test_no_work_begins_before_the_last_argument_is_checked():
+    model = linearize(IDLE, IDLE_PARAMS)
+    for call in (
+        lambda: empirical_ntk_vjp(IDLE, IDLE_PARAMS, X, None, np.ones((3, 2))),
+        lambda: empirical_ntk_vjp(IDLE, IDLE_PARAMS, X, None, np.ones((3, 3)), output="all"),
+        lambda: directional_vjp(IDLE, IDLE_PARAMS, X, IDLE_PARAMS, np.ones((3, 3))),
+        lambda: directional_vjp(IDLE, IDLE_PARAMS, X, IDLE_PARAMS[:1], np.ones((3, 1))),
+        lambda: trainability(IDLE, IDLE_PARAMS, X, y=np.ones(4)),
+        lambda: trainability(IDLE, IDLE_PARAMS, X, eps=1.0),
+        lambda: model.fit(X, np.ones((3, 1)), reg=1.0),
+        lambda: model.fit(X, np.ones((3, 2)), reg=-1.0),
+        lambda: model.predict(X, ({"weight": np.ones((4, 1))}, {})),
+        lambda: model.tangent(X, ({}, {})),
+    ):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            call()
 
 
 # --- tied weights ---------------------------------------------------------------------------------
