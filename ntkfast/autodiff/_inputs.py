@@ -6,8 +6,7 @@ from .._tree import Tree, flatten
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..layers import Layer
-from ..layers._base import batch_shape, check_entries
-from ..layers._inputs import check_batch
+from ..layers._inputs import batch_shape, check_batch, check_entries
 
 __all__ = ["check_function", "check_network", "check_output", "check_samples", "refuse_shape"]
 

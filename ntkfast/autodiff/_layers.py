@@ -13,8 +13,7 @@ from .._tree import Tree, join, pick
 from .._typing import Array
 from ..backends import get_backend
 from ..layers import Cotangent, Layer
-from ..layers._base import batch_shape, check_entries
-from ..layers._inputs import takes_indices
+from ..layers._inputs import batch_shape, check_entries, takes_indices
 from ..layers.factors import Factors
 from ._inputs import check_network, check_samples, refuse_shape
 from ._protocol import Checked, InputPullback, ParamPullback, Pushforward

@@ -17,7 +17,7 @@ from .._tree import Tree, flatten, pick, rebuild, tree_map
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, get_autodiff
 from ..autodiff._inputs import check_network
-from ..layers._base import refuse_tied
+from ..layers._inputs import refuse_tied
 from ..regression import kernel_ridge
 from ._inputs import check_direction, check_like
 from ._passes import Directions, Passes

@@ -22,7 +22,6 @@ import numpy as np
 from .._check import (
     FLOAT_DTYPES,
     array_backend,
-    check_all_finite,
     check_choice,
     check_dtype,
     check_int,
@@ -34,11 +33,11 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import get_backend
 from ..kernels import philox
-from ._inputs import check_batch, takes_indices
+from ._inputs import batch_shape, check_batch, check_entries, takes_indices
 from .factors import Cotangent, Factors
 from .motion import Motion, Pair
 
-__all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "batch_shape", "layer_name"]
+__all__ = ["Backward", "Layer", "Params", "Saved", "Shape", "layer_name"]
 
 Shape: TypeAlias = tuple[int, ...]
 Params: TypeAlias = Any  # a dictionary of arrays for a leaf layer, a tuple or dictionary of Params for a container
@@ -300,11 +299,6 @@ def layer_name(layer: Layer) -> str:
     return type(layer).__name__
 
 
-def batch_shape(sample: Shape) -> str:
-    """Shape of a batch in messages: "(n, 28, 28, 1)"."""
-    return f"({', '.join(['n', *map(str, sample)])}{'' if sample else ','})"
-
-
 def _names(entries: Mapping[str, Any]) -> str:
     return ", ".join(sorted(map(str, entries))) or "nothing"
 
@@ -314,42 +308,3 @@ def normal(shape: Shape, key: int, dtype: Any) -> Array:
     out = np.empty(math.prod(shape), dtype)
     get_backend(out).launch(philox.normal, key, 0, out)
     return out.reshape(shape)
-
-
-def check_entries(entries: list[tuple[str, Array]], x: Array) -> None:
-    """Refuse parameters of another dtype or backend than `x` (where it is floating), NaN, inf, and tied arrays."""
-    wanted, like = (x.dtype, "the samples") if x.dtype.kind == "f" else (entries[0][1].dtype, "the first entry")
-    for path, array in entries:
-        get_backend(x, array)
-        check_dtype(array, f"params[{path!r}]")
-        if array.dtype != wanted:
-            raise TypeError(f"expected params[{path!r}] of dtype {wanted}, got {array.dtype}, unlike {like}")
-    check_all_finite({f"params[{path!r}]": array for path, array in entries})
-    refuse_tied(entries)
-
-
-def refuse_tied(entries: list[tuple[str, Array]]) -> None:
-    """Refuse two parameters in one memory: their Jacobians would have to be added before they are contracted."""
-    arrays = dict(entries)
-    reach: list[tuple[int, str]] = []  # ends of the arrays that may reach into the next one
-    for (start, stop), second in sorted((_span(array), path) for path, array in entries):
-        reach = [(end, path) for end, path in reach if end > start]
-        for _, first in reach:
-            # Slices of one matrix may lie between each other.
-            if get_backend(arrays[first]).xp.shares_memory(arrays[first], arrays[second]):
-                raise ValueError(
-                    f"expected untied parameters, got params[{first!r}] and params[{second!r}] in one memory; copy "
-                    "one of them if they are independent, or give a function to an engine that differentiates it "
-                    "(autodiff='jax', ...)"
-                )
-        reach.append((stop, second))
-
-
-def _span(array: Array) -> tuple[int, int]:
-    """First and last address of an array."""
-    pointer = array.data.ptr if get_backend(array).name == "cupy" else array.__array_interface__["data"][0]
-    low = high = pointer
-    for size, stride in zip(array.shape, array.strides, strict=True):
-        low += min(0, (size - 1) * stride)
-        high += max(0, (size - 1) * stride)
-    return low, high + array.itemsize

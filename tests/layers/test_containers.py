@@ -23,7 +23,8 @@ from ntkfast.layers import (
     Sequential,
     Tanh,
 )
-from ntkfast.layers._base import Layer, check_entries
+from ntkfast.layers._base import Layer
+from ntkfast.layers._inputs import check_entries
 from ntkfast.testing import check_layer
 
 N, K = 3, 2
