@@ -1,6 +1,8 @@
 """Structured derivatives: the NTK of a network of layers from their Jacobian factors, layer by layer.
 
-The backward passes of both sides run in step, and a layer's factors are contracted as soon as both are there; no more
+Two ways, by what fits the memory. If the operands of all layers do (operands.py), samples pass a few at a time, so that
+cotangents stay in cache, leave their rows of the operands, and each layer is contracted once, at the end. Otherwise
+the backward passes of both sides run in step, and a layer's factors are contracted as soon as both are there; no more
 than one layer's cotangents are alive at a time. Where the samples do not fit the memory, tiles of them (and, if one
 sample does not fit, of its outputs) are paired, and the factors of a tile are formed again for every pair.
 
@@ -16,7 +18,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from .._check import memory_budget
 from .._tree import Tree, join
@@ -26,13 +28,23 @@ from ..errors import MemoryBudgetError
 from ..layers import Layer
 from ..layers.factors import Factors
 from ._tiles import Tile, cut
-from .contraction import layer_terms
+from .contraction import Step, layer_terms, operand_terms, plan_layer
+from .operands import Collected, form, operand_bytes
 from .sums import NTKSum, ntk_sum
 
 __all__ = ["structured_derivatives", "structured_derivatives_by_entry"]
 
+_Operands: TypeAlias = dict[str, tuple[str, str, Collected]]  # by path: entry of the result, order, operand
+
 # Share of the budget for the Jacobians of a layer, where a convolution needs them.
 _JACOBIAN_SHARE = 4
+
+# Bytes of activations and of a layer's cotangents up to which samples are passed at a time. On a CPU the caches would
+# like fewer, the calls per sample more.
+_PASS_BYTES = {"numpy": 2**26, "cupy": 2**31}
+
+# Fewest samples of a pass. Cuts of equal length then have two at least, as `plan_layer` asks for.
+_LEAST_ROWS = 3
 
 
 def structured_derivatives(
@@ -68,9 +80,74 @@ class _Contraction:
         self._x1, self._x2 = checked.x1, checked.x1 if checked.x2 is None else checked.x2
         self._dtype = next(iter(checked.entries.values())).dtype
         self._budget = memory_budget(max_memory, checked.backend)
+        self._plans: dict[tuple[str, str], dict[str, Step]] = {}
 
     def run(self) -> dict[str, Array]:
         """Kernels by path of a parameter array, or the sum of all under the empty path."""
+        operands = self._operands()
+        whole = self._by_tiles() if operands is None else self._contracted(*operands)
+        if self._output == "trace":
+            return {path: total / self._checked.n_outputs for path, total in whole.items()}
+        return whole
+
+    # --- samples in passes, layers at the end -----------------------------------------------------
+
+    def _operands(self) -> tuple[_Operands, _Operands] | None:
+        """Operands of both sides by path, if samples come in several passes and the operands fit."""
+        itemsize, k = self._dtype.itemsize, self._checked.n_outputs
+        kept, widest = _sample_sizes(self._fun, self._x1.shape[1:])
+        most = min(_PASS_BYTES[self._checked.backend.name], self._budget // 4)
+        rows = most // (itemsize * (kept + k * widest))
+        if not _LEAST_ROWS <= rows < max(len(self._x1), len(self._x2)):
+            return None
+        first = self._side(self._x1, rows, self._budget // 2)
+        second = first if self._symmetric or first is None else self._side(self._x2, rows, self._budget // 2)
+        return None if first is None or second is None else (first, second)
+
+    def _side(self, x: Array, rows: int, most: int) -> _Operands | None:
+        """Operands of one side, or None if they take more than `most` bytes."""
+        operands: _Operands = {}
+        for part in cut(len(x), rows):
+            found = 0
+            for path, layer in self._engine.factors(self._fun, self._params, x[part]):
+                for entry, factors, _ in self._entries(path, layer, None):
+                    for name, step in self._plan(entry, path, factors).items():
+                        formed = form(self._checked.backend, factors[name], step.order, step.bias_scale, self._output)
+                        found += operand_bytes(formed) * len(x) // (part.stop - part.start)
+                        if found > most:
+                            return None
+                        key = join(path, name)
+                        if key not in operands:
+                            operands[key] = (entry, step.order, Collected(self._checked.backend, len(x)))
+                        operands[key][2].put(part, formed)
+        return operands
+
+    def _plan(self, entry: str, path: str, factors: dict[str, Factors]) -> dict[str, Step]:
+        """Orders for all samples, from the factors of the first pass."""
+        if (entry, path) not in self._plans:
+            other = None if self._symmetric else factors
+            sizes = (len(self._x1), len(self._x2))
+            self._plans[entry, path] = plan_layer(self._checked.backend, factors, other, self._output, *sizes)
+        return self._plans[entry, path]
+
+    def _contracted(self, first: _Operands, second: _Operands) -> dict[str, Array]:
+        """Kernels of all samples from the operands of both sides."""
+        sizes = [(len(x), self._checked.n_outputs) for x in (self._x1, self._x2)]
+        sums: dict[str, NTKSum] = {}
+        for path, (entry, order, collected) in first.items():
+            left, right = collected.operand, second[path][2].operand
+            if entry not in sums:
+                sums[entry] = ntk_sum(
+                    self._output, self._checked.backend, sizes[0], sizes[1], self._dtype, self._symmetric
+                )
+            for term in operand_terms(self._checked.backend, left, right, order, self._output, self._budget // 4):
+                sums[entry].add(term)
+        return {path: total.result() for path, total in sums.items()}
+
+    # --- pairs of tiles, layer by layer -----------------------------------------------------------
+
+    def _by_tiles(self) -> dict[str, Array]:
+        """Kernels of all samples, tile by tile."""
         size = _TileSize.within(self._fun, self._checked, self._budget)
         lefts, rights = size.tiles(len(self._x1)), size.tiles(len(self._x2))
         whole: dict[str, Array] = {}
@@ -79,8 +156,6 @@ class _Contraction:
                 if self._output == "full" or first.outputs == second.outputs:
                     for path, block in self._pair(first, second).items():
                         self._place(whole, path, block, first, second)
-        if self._output == "trace":
-            return {path: total / self._checked.n_outputs for path, total in whole.items()}
         return whole
 
     def _pair(self, first: Tile, second: Tile) -> dict[str, Array]:

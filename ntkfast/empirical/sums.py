@@ -7,7 +7,7 @@ from typing import TypeAlias
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import factors
-from .contraction import Direct, Product, SharedProduct, Term
+from .terms import Direct, Product, SharedProduct, Term
 
 __all__ = ["NTKSum", "ntk_sum"]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntkfast.backends import get_backend
-from ntkfast.empirical import contraction, sums
+from ntkfast.empirical import contraction, embeddings, operands, sums
 from ntkfast.empirical.contraction import layer_terms
 from ntkfast.empirical.cost import BlockShape, order_costs
 from ntkfast.empirical.sums import ntk_sum
@@ -121,7 +121,9 @@ def test_rows_of_an_embedding_in_chunks(output, symmetric, budget):
     g = f if symmetric else sparse(3, 2, 8)
     backend = get_backend(f.ct.shared)
     total = ntk_sum(output, backend, (f.n, f.k), (g.n, g.k), np.float64, symmetric)
-    terms = list(contraction._by_chunks(backend, f, g, budget))
+    left = operands.form(backend, f, "sparse", 0.0, output)
+    right = left if symmetric else operands.form(backend, g, "sparse", 0.0, output)
+    terms = list(embeddings._by_chunks(backend, left, right, budget))
     for term in terms:
         total.add(term)
     assert (len(terms) > 1) == (budget < 2**20)
@@ -129,7 +131,8 @@ def test_rows_of_an_embedding_in_chunks(output, symmetric, budget):
 
 
 SIZES = {
-    contraction: ("_ACT_BYTES", "_THROUGH_BYTES"),
+    contraction: ("_THROUGH_BYTES",),
+    operands: ("_ACT_BYTES",),
     sums: ("_OUTPUT_GRAMS", "_CHANNEL_GRAMS", "_GRAM_ROWS", "_MIRROR_ROWS"),
 }
 
