@@ -183,10 +183,10 @@ def _left_to_right(backend: Backend, f: Positions, g: Positions, output: str) ->
     left = xp.matmul(f.delta.reshape(n, t, k * o).transpose(0, 2, 1), f.act)  # (n, k o, i)
     sample = n * k * o * g.act.shape[1] * left.dtype.itemsize
     for columns in slices(len(g.act), _THROUGH_BYTES[backend.name] // sample):
-        rows = slice(0, columns.stop if g is f else n)  # half of the pairs where the samples are the same
+        rows = slice(columns.start if g is f else 0, n)  # the lower triangle where the samples are the same
         m = columns.stop - columns.start
         through = xp.matmul(left[rows].reshape(1, -1, i), g.act[columns].transpose(0, 2, 1))  # (m, n k o, s)
-        through = through.reshape(m, rows.stop, k, -1)  # (m, n, k, o s)
+        through = through.reshape(m, n - rows.start, k, -1)  # (m, n, k, o s)
         delta = g.delta[columns].transpose(0, 3, 1, 2).reshape(m, -1, g.delta.shape[2])  # (m, o s, q)
         yield Direct(_close(backend, through, delta * f.scale**2, output), rows, columns)
 

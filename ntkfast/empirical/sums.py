@@ -1,7 +1,9 @@
-"""Sums of terms of an NTK, one class per output; a symmetric sum computes the upper triangle of samples only."""
+"""Sums of terms of an NTK, one class per output; a symmetric sum computes the lower triangle of samples only."""
 
 import abc
+import math
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import TypeAlias
 
 from .._typing import Array
@@ -15,11 +17,16 @@ Sizes: TypeAlias = tuple[int, int]  # samples, outputs
 
 # Sizes by backend: what stays in the caches of a CPU, and few launches that fill a GPU.
 
-# Rows (samples times outputs) and columns of a tile of a full kernel: of two matrix products, on a CPU.
-_TILE = {"numpy": (320, 640), "cupy": (1024, 4096)}
+# Rows (samples times outputs) and columns of a tile of a full kernel. BLAS likes high, narrow ones of whole vectors.
+_TILE = {"numpy": (640, 160), "cupy": (4096, 1024)}
+_VECTOR = 16
 
-# Least number of rows of a block of a symmetric Gram matrix: fewer slow matrix products down.
-_GRAM_ROWS = {"numpy": 64, "cupy": 1024}
+# Products that wait for each other at most, and width from which one does not wait: its tiles are no burden to it.
+_MOST_WAITING = 16
+_WIDE = 4096
+
+# Least number of columns of a block of a symmetric Gram matrix: fewer slow matrix products down.
+_GRAM_COLUMNS = {"numpy": 48, "cupy": 1024}
 
 # Rows of a square of `_mirror`.
 _MIRROR_ROWS = {"numpy": 64, "cupy": 1024}
@@ -80,14 +87,14 @@ class NTKSum(abc.ABC):
         return self._out
 
     def _gram(self, left: Array, right: Array) -> Array:
-        """Gram matrices left right^T, (..., n1, n2); with equal samples the upper triangles at least."""
-        rows, right = max(_GRAM_ROWS[self._backend.name], self._n1 // 6), right.swapaxes(-1, -2)
-        if not self._symmetric or self._n1 < 2 * rows:
+        """Gram matrices left right^T, (..., n1, n2); with equal samples the lower triangles at least."""
+        columns, right = max(_GRAM_COLUMNS[self._backend.name], self._n1 // 16), right.swapaxes(-1, -2)
+        if not self._symmetric or self._n1 < 3 * columns:
             return left @ right
         out = self._xp.zeros((*left.shape[:-2], self._n1, self._n2), left.dtype)
-        for start in range(0, self._n1, rows):
-            part = slice(start, start + rows)
-            self._xp.matmul(left[..., part, :], right[..., start:], out=out[..., part, start:])
+        for start in range(0, self._n1, columns):
+            part = slice(start, start + columns)
+            self._xp.matmul(left[..., start:, :], right[..., part], out=out[..., start:, part])
         return out
 
 
@@ -98,15 +105,15 @@ def ntk_sum(output: str, backend: Backend, first: Sizes, second: Sizes, dtype: o
 
 
 def _mirror(out: Array) -> None:
-    """Copy the upper triangle of samples to the lower; out (n, n) or (n, n, k)."""
+    """Copy the lower triangle of samples to the upper; out (n, n) or (n, n, k)."""
     backend, n = get_backend(out), out.shape[0]
     xp, rows = backend.xp, _MIRROR_ROWS[backend.name]
     view = out if out.ndim == 2 else out.transpose(2, 0, 1)
     for start in range(0, n, rows):
         stop = min(start + rows, n)
         square = view[..., start:stop, start:stop]
-        square[...] = xp.triu(square) + xp.triu(square, 1).swapaxes(-1, -2)
-        view[..., stop:, start:stop] = view[..., start:stop, stop:].swapaxes(-1, -2)
+        square[...] = xp.tril(square) + xp.tril(square, -1).swapaxes(-1, -2)
+        view[..., start:stop, stop:] = view[..., stop:, start:stop].swapaxes(-1, -2)
 
 
 class TraceSum(NTKSum):
@@ -180,39 +187,33 @@ class FullSum(NTKSum):
     def __init__(self, backend: Backend, first: Sizes, second: Sizes, dtype: object, symmetric: bool) -> None:
         super().__init__(backend, first, second, dtype, symmetric)
         self._waiting: list[Product] = []
+        self._constant: list[tuple[Array, Array]] = []  # a[n, m] outputs[k, q]: linear layers above all gates
 
     def _shape(self) -> tuple[int, ...]:
         return self._n1, self._n2, self._k, self._q
 
     def _add_product(self, term: Product) -> None:
         self._waiting.append(term)
-        wide = term.left.shape[-1] > 4096
-        if wide or len(self._waiting) >= 16:
+        is_wide = term.left.shape[-1] > _WIDE
+        if is_wide or len(self._waiting) >= _MOST_WAITING:
             self._flush()
 
     def _add_shared(self, term: SharedProduct) -> None:
         weights = term.s1[:, None] * term.s2[None]  # (k, q, o)
         if term.x1 is None or term.x2 is None:
-            self._add_constant(term, weights.sum(axis=-1))
+            assert term.a is not None
+            self._constant.append((term.a, term.scale * weights.sum(axis=-1)))
             return
         flat = self._xp.ascontiguousarray(weights.reshape(-1, weights.shape[-1]).T)  # (o, k q)
         left, right = term.x1.transpose(1, 0, 2), term.x2.transpose(1, 2, 0)  # (o, n, i), (o, i, m)
-        height = max(1, _CHANNEL_GRAMS[self._backend.name] // (self._n2 * flat.shape[0]))
-        for rows, columns in self._tiles(height):
+        width = max(1, _CHANNEL_GRAMS[self._backend.name] // (self._n1 * flat.shape[0]))
+        for rows, columns in self._tiles(width):
             grams = self._xp.matmul(left[:, rows], right[:, :, columns])  # (o, n, m)
             if term.a is not None:
                 grams *= term.a[rows, columns]
             part = grams.reshape(flat.shape[0], -1).T @ flat
             part *= term.scale
             self._out[rows, columns] += part.reshape(*grams.shape[1:], self._k, self._q)
-
-    def _add_constant(self, term: SharedProduct, outputs: Array) -> None:
-        """a[n, m] outputs[k, q], as a product of width k."""
-        assert term.a is not None
-        eye = self._xp.eye(self._q, dtype=outputs.dtype)
-        left = self._xp.broadcast_to(outputs, (self._n1, self._k, self._q))
-        right = self._xp.broadcast_to(eye, (self._n2, self._q, self._q))
-        self._add_product(Product(left, right, term.a, term.scale))
 
     def result(self) -> Array:
         """The finished block."""
@@ -221,37 +222,54 @@ class FullSum(NTKSum):
             self._backend.launch(factors.mirror, self._out)
         return self._out
 
-    def _tiles(self, height: int) -> Iterator[tuple[slice, slice]]:
-        """Blocks of rows, from the diagonal on where the samples are the same."""
-        for start in range(0, self._n1, height):
-            yield slice(start, min(start + height, self._n1)), slice(start if self._symmetric else 0, self._n2)
+    def _tiles(self, width: int) -> Iterator[tuple[slice, slice]]:
+        """Blocks of columns, from the diagonal down where the samples are the same."""
+        for start in range(0, self._n2, width):
+            yield slice(start if self._symmetric else 0, self._n1), slice(start, min(start + width, self._n2))
 
     def _flush(self) -> None:
         """Add the waiting products, tile by tile."""
-        if not self._waiting:
+        terms, constant = self._waiting, self._constant
+        self._waiting, self._constant = [], []
+        if not terms and not constant:
             return
-        xp, k, q, dtype = self._xp, self._k, self._q, self._out.dtype
         most_rows, most_columns = _TILE[self._backend.name]
-        height = min(max(1, most_rows // k), -(-self._n1 // 6))
-        width = max(1, most_columns // q)
-        terms, self._waiting = self._waiting, []
-        lefts = [xp.ascontiguousarray(t.left).reshape(-1, t.left.shape[-1]) for t in terms]
-        rights = [
-            left if t.right is t.left else xp.ascontiguousarray(t.right).reshape(-1, t.right.shape[-1])
-            for t, left in zip(terms, lefts, strict=True)
-        ]
-        for rows, rest in self._tiles(height):
-            for start in range(rest.start, rest.stop, width):
-                columns = slice(start, min(start + width, rest.stop))
-                n, m = rows.stop - rows.start, columns.stop - columns.start
-                a = xp.empty((len(terms), n, m), dtype)
-                b = xp.empty((len(terms), n * k, m * q), dtype)
-                for i, term in enumerate(terms):
-                    a[i] = term.scale if term.a is None else term.scale * term.a[rows, columns]
-                    left, right = (
-                        lefts[i][rows.start * k : rows.stop * k],
-                        rights[i][columns.start * q : columns.stop * q],
-                    )
-                    xp.matmul(left, right.T, out=b[i])
-                tile = b.reshape(len(terms), n, k, m, q)
-                self._backend.launch(factors.accumulate, a, tile, rows.start, columns.start, self._out)
+        height = max(1, most_rows // self._k)
+        flat = [_flat(self._xp, term) for term in terms]
+        for rest, columns in self._tiles(self._width(most_columns)):
+            for start in range(rest.start, rest.stop, height):
+                rows = slice(start, min(start + height, rest.stop))
+                self._add_tile(terms, flat, constant, rows, columns)
+
+    def _width(self, most_columns: int) -> int:
+        """Samples of a tile's columns: an eighth of all at most, and whole vectors of outputs."""
+        unit = _VECTOR // math.gcd(_VECTOR, self._q)
+        return -(-max(1, min(most_columns // self._q, self._n2 // 8)) // unit) * unit
+
+    def _add_tile(
+        self,
+        terms: list[Product],
+        flat: list[tuple[Array, Array]],
+        constant: list[tuple[Array, Array]],
+        rows: slice,
+        columns: slice,
+    ) -> None:
+        xp, k, q, dtype = self._xp, self._k, self._q, self._out.dtype
+        n, m = rows.stop - rows.start, columns.stop - columns.start
+        a, b = xp.empty((len(terms), n, m), dtype), xp.empty((len(terms), n * k, m * q), dtype)
+        for i, (term, (left, right)) in enumerate(zip(terms, flat, strict=True)):
+            a[i] = term.scale if term.a is None else term.scale * term.a[rows, columns]
+            xp.matmul(left[rows.start * k : rows.stop * k], right[columns.start * q : columns.stop * q].T, out=b[i])
+        c, s = xp.empty((len(constant), n, m), dtype), xp.empty((len(constant), k, q), dtype)
+        for i, (gram, outputs) in enumerate(constant):
+            c[i], s[i] = gram[rows, columns], outputs
+        tile = b.reshape(len(terms), n, k, m, q)
+        self._backend.launch(factors.accumulate, a, tile, c, s, rows.start, columns.start, self._out)
+
+
+def _flat(xp: ModuleType, term: Product) -> tuple[Array, Array]:
+    """Both sides of a product as matrices (n k, w)."""
+    left = xp.ascontiguousarray(term.left).reshape(-1, term.left.shape[-1])
+    if term.right is term.left:
+        return left, left
+    return left, xp.ascontiguousarray(term.right).reshape(-1, term.right.shape[-1])

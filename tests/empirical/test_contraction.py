@@ -133,7 +133,7 @@ def test_rows_of_an_embedding_in_chunks(output, symmetric, budget):
 SIZES = {
     contraction: ("_THROUGH_BYTES",),
     operands: ("_ACT_BYTES",),
-    sums: ("_OUTPUT_GRAMS", "_CHANNEL_GRAMS", "_GRAM_ROWS", "_MIRROR_ROWS"),
+    sums: ("_OUTPUT_GRAMS", "_CHANNEL_GRAMS", "_GRAM_COLUMNS", "_MIRROR_ROWS"),
 }
 
 
