@@ -6,8 +6,8 @@
 The NTK of a dense layer l is the Gram matrix a of its inputs times the Gram matrix b of its k cotangents per sample
 (Novak, Sohl-Dickstein, Schoenholz 2022, section 3.3); where all samples share their cotangents, b is a constant s. A
 matrix product leaves the outputs p and q beside their samples i and j; the result has them last. Letters: L and R
-layers, n and m samples, k and K outputs; a (L, n, m), b (L, n, k, m, K), c (R, n, m), s (R, k, K), out (N, M, k, K), for
-mirror (n, n, k, k).
+layers, n and m samples, k and K outputs; a (L, n, m), b (L, n, k, m, K), c (R, n, m), s (R, k, K), out (N, M, k, K),
+for mirror (n, n, k, k).
 
 Promise: close. Terms are added in the order of l, then r, on every target, but may be fused multiply-adds.
 
