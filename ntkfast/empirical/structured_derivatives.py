@@ -100,9 +100,14 @@ class _Contraction:
         rows = most // (itemsize * (kept + k * widest))
         if not _LEAST_ROWS <= rows < max(len(self._x1), len(self._x2)):
             return None
-        first = self._side(self._x1, rows, self._budget // 2)
-        second = first if self._symmetric or first is None else self._side(self._x2, rows, self._budget // 2)
-        return None if first is None or second is None else (first, second)
+        # The larger side comes first: plans are made from its first pass, which has two samples at least.
+        is_first_larger = len(self._x1) >= len(self._x2)
+        larger, smaller = (self._x1, self._x2) if is_first_larger else (self._x2, self._x1)
+        found = self._side(larger, rows, self._budget // 2)
+        other = found if self._symmetric or found is None else self._side(smaller, rows, self._budget // 2)
+        if found is None or other is None:
+            return None
+        return (found, other) if is_first_larger else (other, found)
 
     def _side(self, x: Array, rows: int, most: int) -> _Operands | None:
         """Operands of one side, or None if they take more than `most` bytes."""

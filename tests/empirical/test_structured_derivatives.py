@@ -44,9 +44,8 @@ def shortest_pass(p):
 @pytest.mark.parametrize("function", [empirical_ntk, layer_ntks])
 def test_passes_of_samples_do_not_change_the_kernel(contractions, monkeypatch, name, output, function):
     p = named(name, n1=7, n2=4)
-    for others in ((), (p.x2,), (p.x2[:1],)):
-        arguments = (p.net, p.params, p.x1, *others)
-        call = functools.partial(function, *arguments, output=output, method="structured_derivatives")
+    for samples in ((p.x1,), (p.x1, p.x2), (p.x1, p.x2[:1]), (p.x2[:1], p.x1)):
+        call = functools.partial(function, p.net, p.params, *samples, output=output, method="structured_derivatives")
         expected = call()
         assert not contractions
         with monkeypatch.context() as patch:
