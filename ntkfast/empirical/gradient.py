@@ -178,13 +178,14 @@ def directional_vjp(net: Layer, params: Tree, x: Array, direction: Tree, ct: Arr
 
 @dataclass(frozen=True, slots=True)
 class _BlockMotion:
-    """The motion of V, by what it does to each layer: a move of the output, and cotangents of the acts."""
+    """The motion of V, by what it does to each layer: adjoints of its factors' cotangents, and of their acts."""
 
     moves: dict[str, Array]
     acts: dict[str, dict[str, Array]]
 
     def push(self, path: str, layer: Layer, params: Any, saved: Any) -> Array | None:
-        return self.moves.get(path)
+        move = self.moves.get(path)
+        return None if move is None else layer.unfold_delta(saved, move)
 
     def pull(self, path: str, layer: Layer, params: Any, saved: Any, ct: Cotangent) -> Cotangent | None:
         total = None

@@ -8,7 +8,8 @@ parameters (affine in each; the input enters through what multiplies them), so t
 parameters is `forward` with the direction in their place.
 
 A leaf layer writes `parameter_shapes`, `out_shape`, `forward`, `vjp`, `jvp`, and, if it has parameters, `factors`,
-`param_jvp` and `act_vjp`; if its Jacobian with respect to the input depends on the input smoothly, also `curvature`.
+`param_jvp` and `act_vjp` (and `unfold_delta`, should the cotangent have other axes in them than in the output); if its
+Jacobian with respect to the input depends on the input smoothly, also `curvature`.
 Containers write `backward`, `pushforward`, `pair_jvp` and `pair_vjp` in place of `factors`, `vjp` and `jvp`.
 """
 
@@ -211,6 +212,10 @@ class Layer(abc.ABC):
         """
         return None
 
+    def unfold_delta(self, saved: Saved, delta: Array) -> Array:
+        """The inverse of what `factors` did to the axes of the cotangent: (n, *spatial, k, g o) to (n, *s, k, c)."""
+        return delta
+
     def curvature(self, params: Params, saved: Saved, ct: Array, tangent: Array) -> Array | None:
         """Gradient with respect to the input x of the sum over k of <ct_k, (dy/dx) tangent_k>, (n, *in_shape).
 
@@ -232,10 +237,11 @@ class Layer(abc.ABC):
 
         The cotangent of the input is None without `want_input`: nothing below needs it.
         """
-        found = self.factors(params, saved, ct)
+        lent = ct.lent()  # factors hold it
+        found = self.factors(params, saved, lent)
         if found:
             yield path, found
-            ct = ct.lent()  # the factors hold it
+            ct = lent
         return self.vjp(params, saved, ct) if want_input else None
 
     def pushforward(
@@ -272,7 +278,7 @@ class Layer(abc.ABC):
             value = self.vjp(params, saved, pair.value)
         if pair.tangent is None:
             return Pair(value, None)
-        value = add(value, motion.pull(path, self, params, saved, pair.tangent))
+        value = add(value, motion.pull(path, self, params, saved, pair.tangent.lent()))
         if tangents is None:  # nothing moves below
             return Pair(value, None)
         value = add(value, self._bend(params, saved, pair.tangent, tangents))

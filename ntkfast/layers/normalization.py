@@ -119,6 +119,9 @@ class LayerNorm(_Norm):
         act = u.reshape(len(u), math.prod(lead), -1)
         return _norm_factors(_folded(ct, u.shape, self.axes), act, shape, lead)
 
+    def unfold_delta(self, saved: Saved, delta: Array) -> Array:  # noqa: D102
+        return _unfold(delta, saved[0].shape, self.axes)
+
     def param_jvp(self, params: Params, direction: Params, saved: Saved) -> Array:  # noqa: D102
         return self._affine(direction, saved[0])
 

@@ -61,9 +61,10 @@ def check_layer(
     -----
     Properties: the layer is a value (frozen, hashable, equal by its settings); `init`, `check_params` and `out_shape`
     agree with `forward`; samples are independent; nothing that is given is modified; `jvp` and `vjp` are the
-    derivative and its transpose, also for cotangents that are products; `factors` are the Jacobian of every
-    parameter; `param_jvp` is linear and agrees with them; `pushforward` and `pair_vjp` are what they say; for leaves
-    `act_vjp` and `curvature` are the derivatives of act and of jvp.
+    derivative and its transpose, also for cotangents that are products or may be overwritten; `factors` are the
+    Jacobian of every parameter; `param_jvp` is linear and agrees with them; `pushforward` and `pair_vjp` are what they
+    say; for leaves `act_vjp` and `curvature` are the derivatives of act and of jvp, and `unfold_delta` gives the
+    cotangent in the factors the axes of the output again.
 
     Cost: some hundred calls of `forward` with n samples; milliseconds for layers of some hundred entries.
 

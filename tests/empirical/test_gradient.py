@@ -45,6 +45,7 @@ NETWORKS = {
     "residual": (Sequential(Dense(6), BOTTLENECK, Residual(Sequential(ReLU(), Dense(6))), Dense(2)), (4,)),
     "residual-first": (Sequential(Residual(Sequential(Tanh(), Dense(4))), SiLU(), Dense(2)), (4,)),
     "layernorm": (Sequential(LayerNorm(), Dense(6), LayerNorm(), Tanh(), Dense(2, b_std=0.1)), (5,)),
+    "images": (Sequential(Dense(3), LayerNorm(axes=2), Tanh(), LayerNorm(axes=3), Flatten(), Dense(2)), (2, 3, 2)),
     "tokens": (Sequential(Dense(4, b_std=0.2), LayerNorm(), GELU(), Flatten(), Dense(2)), (3, 5)),
     "activation-first": (Sequential(Tanh(), Dense(3), Tanh()), (4,)),
     "cnn": (Sequential(Conv2d(4, 3, b_std=0.1), Tanh(), Conv2d(3, 3, stride=2), GlobalAvgPool(), Dense(2)), (5, 4, 2)),

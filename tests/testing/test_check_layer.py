@@ -78,6 +78,12 @@ class ForgetsSharing(Gain):
         return Cotangent(shared[:, :1] * (self.factor * params["weight"] * (1 - saved**2))[..., None, :])
 
 
+class PassesOnTwice(Gain):
+    def vjp(self, params, saved, ct):
+        half = 0.5 * self.factor * params["weight"] * (1 - saved**2)
+        return ct.gated(half) + ct.gated(half)
+
+
 class NoCotangent(Gain):
     def vjp(self, params, saved, ct):
         return super().vjp(params, saved, ct).dense(len(saved), saved.shape[1:-1])
@@ -103,6 +109,11 @@ class ReversedAct(Gain):
     def factors(self, params, saved, ct):
         factors = super().factors(params, saved, ct)["weight"]
         return {"weight": dataclasses.replace(factors, act=factors.act[..., ::-1])}
+
+
+class OtherDelta(Gain):
+    def unfold_delta(self, saved, delta):
+        return delta[..., ::-1]
 
 
 class PushesParams(Gain):
@@ -266,11 +277,13 @@ WRONG = [
     (OtherTangents, "jvp against central differences"),
     (ForgetsGate, "vjp of a cotangent per sample with a gate"),
     (ForgetsSharing, "vjp"),
+    (PassesOnTwice, "pair_vjp: cotangent of the tangents"),
     (NoCotangent, "expected a Cotangent, got ndarray"),
     (NoScale, "factors of 'weight' against central differences"),
     (NoFactors, re.escape("expected factors of ['weight'], got []")),
     (OtherShape, "factors of 'weight': expected a Jacobian of shape"),
     (ReversedAct, "factors of 'weight' against central differences"),
+    (OtherDelta, "unfold_delta of the cotangent"),
     (PushesParams, "param_jvp: "),
     (HalfPush, "param_jvp: "),
     (Quadratic, "param_jvp: output affine"),
@@ -279,7 +292,7 @@ WRONG = [
     (OtherCurvature, "curvature against central differences of jvp"),
     (NoCurvature, "curvature against central differences of jvp"),
     (FlatCurvature, "curvature: expected shape"),
-    (MovesInputToCotangent, "cotangents must not depend on the input"),
+    (MovesInputToCotangent, "unfold_delta of the cotangent"),
     (ChangesInput, "expected x as it was"),
     (ChangesParams, "expected params.* as it was|same result again"),
     (ChangesCotangent, "expected ct as it was|same result again"),
