@@ -1,7 +1,7 @@
 """Which of the three algorithms a call takes, and the table that says why.
 
 For a network of layers the sizes of its parameter blocks are read off the factors of two samples, once per network
-and shape. For any other function, one forward pass is timed. Then, with [FP] the cost of a forward pass of one
+and shape. For any other function, a pass of a few samples is timed. Then, with [FP] the cost of a forward pass of one
 sample, N1 and N2 samples, k outputs and P parameters,
 
 - structured derivatives: (N1 + N2)(k + 1) [FP], and the cheapest contraction order of every block;
@@ -82,7 +82,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-# Explanations of networks by everything they depend on; a handful of shapes is what a program uses.
+# Explanations by everything they depend on; a handful of networks and shapes is what a program uses.
 _KNOWN: dict[Any, Explanation] = {}
 _MOST_KNOWN = 256
 
@@ -90,14 +90,16 @@ _MOST_KNOWN = 256
 def explain_choice(engine: Autodiff, fun: Any, params: Any, checked: Checked, output: str) -> Explanation:
     """Compare the algorithms for checked arguments.
 
-    Cost: two samples through the network, or one sample through the function, at the first call with its shapes.
+    Cost: two samples through the network, or a few, twice, through the function, at the first call with its shapes.
     """
     dtype = next(iter(checked.entries.values())).dtype
     n2 = -1 if checked.x2 is None else len(checked.x2)
-    key = (id(engine), fun, checked.x1.shape, n2, output, str(dtype), checked.backend)
+    # A function may take parameters of any shape.
+    sizes = tuple(array.shape for array in checked.entries.values())
+    key = (engine, fun, sizes, checked.x1.shape, n2, output, str(dtype), checked.backend)
     try:
         known = _KNOWN.get(key)
-    except TypeError:  # a function or layer that cannot be hashed
+    except TypeError:  # a function, layer or engine that cannot be hashed
         return _explain(engine, fun, params, checked, output, dtype)
     if known is None:
         known = _explain(engine, fun, params, checked, output, dtype)
@@ -159,7 +161,7 @@ def _choose_order(factors: Factors, shape: BlockShape, at: Rates) -> tuple[str, 
 
 
 def _explain_function(engine: Autodiff, fun: Any, params: Any, checked: Checked, output: str, at: Rates) -> Explanation:
-    """Time a forward pass, in the engine's framework, as the tangent of one sample."""
+    """Costs in units of a forward pass, which is timed in the engine's framework."""
     n1, n2 = len(checked.x1), len(checked.x1 if checked.x2 is None else checked.x2)
     forward = _forward_seconds(engine, fun, params, checked)
     k, size = checked.n_outputs, sum(array.size for array in checked.entries.values())
