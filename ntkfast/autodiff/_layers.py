@@ -35,8 +35,9 @@ class LayerEngine:
         if not entries:
             raise ValueError("expected a network with parameters, got none")
         check_entries(list(entries.items()), x1)
-        for path in _buffers(fun):
-            del entries[path]
+        for path, layer, _ in fun.leaves(x1.shape[1:]):
+            for name in layer.buffers:
+                del entries[join(path, name)]
         return Checked(x1, x2, backend, entries, n_outputs)
 
     def factors(
@@ -92,13 +93,6 @@ class LayerEngine:
             return low.dense(x.shape[0], x.shape[1:-1]).reshape(x.shape)
 
         return y, pullback
-
-
-def _buffers(net: Layer, path: str = "") -> Iterator[str]:
-    """Paths of the entries that are data and not parameters."""
-    yield from (join(path, name) for name in net.buffers)
-    for name, layer in net.children():
-        yield from _buffers(layer, join(path, name))
 
 
 def _outputs(net: Layer, in_shape: tuple[int, ...]) -> int:

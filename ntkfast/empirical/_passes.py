@@ -19,6 +19,7 @@ from ..autodiff import Autodiff, Checked
 from ..backends import get_backend
 from ..layers import Cotangent, Layer
 from ._inputs import by_layer
+from ._tiles import slices
 
 __all__ = ["Directions", "Passes"]
 
@@ -159,7 +160,7 @@ class Passes:
         self.columns = max(
             1, min(_COLUMNS[checked.backend.name], budget // (4 * rows * sample), budget // (4 * weights))
         )
-        self._tiles = [slice(start, min(start + rows, n)) for start in range(0, n, rows)]
+        self._tiles = list(slices(n, rows))
         self._kept: list[_Pass] = [self._make(tile) for tile in self._tiles[: budget // (2 * rows * sample)]]
 
     def _make(self, tile: slice) -> _Pass:

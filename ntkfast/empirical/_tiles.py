@@ -15,7 +15,7 @@ from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors
 from ..backends import get_backend
 
-__all__ = ["Jacobians", "Tile", "cut", "new_kernels", "tiles"]
+__all__ = ["Jacobians", "Tile", "cut", "new_kernels", "slices", "tiles"]
 
 # Arrays of the size of a tile's Jacobian that are alive at once while two tiles are contracted: theirs, and what
 # an engine or a transposition needs to make one.
@@ -102,6 +102,12 @@ def cut(n: int, most: int) -> list[slice]:
     count = -(-n // most)
     bounds = [n * i // count for i in range(count + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def slices(n: int, most: int) -> Iterator[slice]:
+    """Slices of at most `most` of n, and of one at least; the last may be shorter."""
+    step = max(1, most)
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def new_kernels(checked: Checked, output: str, count: int) -> list[Array]:

@@ -15,6 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._tree import join
 from ..autodiff import Autodiff, Checked, SupportsFactors
 from ..layers.factors import Factors, SparseFactors
 from .contraction import block_shape
@@ -126,8 +127,7 @@ def _explain_layers(
         for name, factors in found.items():
             shape = _shape(factors, n1, n2, checked.x2 is None, output)
             order, cost = _choose_order(factors, shape, at)
-            entry = f"{path}.{name}" if path else name
-            blocks.append(BlockChoice(entry, order, cost.operations, cost.bytes, cost.seconds(at)))
+            blocks.append(BlockChoice(join(path, name), order, cost.operations, cost.bytes, cost.seconds(at)))
             forward += 2.0 * shape.positions * shape.width
             contracted = _sum(contracted, cost)
             jacobians = _sum(jacobians, order_costs(shape)["outside_in"])

@@ -25,9 +25,10 @@ from typing import NamedTuple
 from .._typing import Array
 from ..backends import Backend
 from ..layers.factors import Cotangent, Factors, JacobianFactors, SparseFactors
+from ._tiles import slices
 from .cost import BlockShape, cheapest_order, rates
 from .embeddings import reads_terms
-from .operands import Jacobian, Operand, Positions, Reads, Shared, form, form_columns, slices
+from .operands import Jacobian, Operand, Positions, Reads, Shared, form, form_columns
 from .terms import Direct, Product, SharedProduct, Term
 
 __all__ = ["Step", "block_shape", "layer_terms", "operand_terms", "plan_layer"]

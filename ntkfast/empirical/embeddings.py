@@ -7,7 +7,8 @@ import numpy as np
 
 from .._typing import Array
 from ..backends import Backend
-from .operands import Reads, slices
+from ._tiles import slices
+from .operands import Reads
 from .terms import Direct, Product, Term
 
 __all__ = ["reads_terms"]

@@ -22,6 +22,7 @@ from ..layers.factors import Cotangent, JacobianFactors
 from ..layers.motion import Motion, Pair, SharedMotion
 from ._adjoints import Adjoint, arrange, block_adjoints
 from ._inputs import by_layer, check_direction, check_layers, check_like
+from ._tiles import slices
 
 __all__ = ["NTKGradient", "directional_vjp", "empirical_ntk_vjp"]
 
@@ -205,7 +206,7 @@ class _BlockMotion:
 def _symmetric(net: Layer, params: Tree, x: Array, weights: Array, rows: int) -> NTKGradient:
     """Both roles at once: `weights` is the sum of the cotangent and its transpose."""
     total = get_backend(x).xp.zeros_like(x)
-    tiles = list(_slices(len(x), rows))
+    tiles = list(slices(len(x), rows))
     for i, first in enumerate(tiles):
         total[first] += _tile(net, params, x[first], None, weights[:, first, :, first])[0]
         for second in tiles[:i]:
@@ -218,8 +219,8 @@ def _symmetric(net: Layer, params: Tree, x: Array, weights: Array, rows: int) ->
 def _rectangular(net: Layer, params: Tree, x: tuple[Array, Array], weights: Array, rows: int) -> NTKGradient:
     xp = get_backend(x[0]).xp
     totals = xp.zeros_like(x[0]), xp.zeros_like(x[1])
-    for first in _slices(len(x[0]), rows):
-        for second in _slices(len(x[1]), rows):
+    for first in slices(len(x[0]), rows):
+        for second in slices(len(x[1]), rows):
             g1, g2 = _tile(net, params, x[0][first], x[1][second], weights[:, first, :, second])
             totals[0][first] += g1
             totals[1][second] += g2
@@ -282,7 +283,3 @@ def _tile_rows(net: Layer, params: Tree, x1: Array, x2: Array | None, k: int, pa
     budget = memory_budget(max_memory, get_backend(x1), smallest=sides + pairs)
     rows = int((math.sqrt(sides**2 + 4.0 * pairs * budget) - sides) / (2 * pairs))  # pairs r^2 + sides r <= budget
     return max(1, min(rows, max(len(x1), 0 if x2 is None else len(x2))))
-
-
-def _slices(n: int, rows: int) -> Iterator[slice]:
-    return (slice(start, min(start + rows, n)) for start in range(0, n, rows))

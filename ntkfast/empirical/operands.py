@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 from .._typing import Array
 from ..backends import Backend
 from ..layers.factors import Factors, JacobianFactors, SparseFactors
+from ._tiles import slices
 
 __all__ = [
     "Collected",
@@ -22,7 +23,6 @@ __all__ = [
     "form",
     "form_columns",
     "operand_bytes",
-    "slices",
 ]
 
 # Bytes of acts (patches of images) that are made at a time: read at once, from the cache of a CPU; a GPU is filled.
@@ -177,12 +177,6 @@ def _act_rows(backend: Backend, f: JacobianFactors) -> Iterator[slice]:
     """Slices of samples whose acts are made at a time."""
     sample = f.positions * f.in_width * f.ct.shared.dtype.itemsize
     return slices(f.n, _ACT_BYTES[backend.name] // sample)
-
-
-def slices(n: int, most: int) -> Iterator[slice]:
-    """Slices of at most `most` of n, and of one at least."""
-    step = max(1, most)
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 # --- operands of some samples after those of others -----------------------------------------------

@@ -31,6 +31,7 @@ from .._check import (
     quiet,
 )
 from .._streams import Stream
+from .._tree import join
 from .._typing import Array
 from ..backends import get_backend
 from ..kernels import philox
@@ -168,7 +169,7 @@ class Layer(abc.ABC):
         if set(params) != set(shapes):
             raise ValueError(f"expected {where} ({layer_name(self)}) to hold {_names(shapes)}, got {_names(params)}")
         for name, shape in shapes.items():
-            entry = f"{path}.{name}" if path else name
+            entry = join(path, name)
             array = params[name]
             array_backend(array, f"params[{entry!r}]")
             check_dtype(array, f"params[{entry!r}]")

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .._tree import join
 from .._typing import Array
 from ..kernels import philox
 from ._base import Backward, Layer, Params, Saved, Shape, add, layer_name
@@ -71,13 +72,13 @@ class Sequential(Layer):
             error = ValueError if is_row else TypeError
             raise error(f"expected {where} to be a tuple with {len(self.layers)} entries, one per layer, got {got}")
         for i, (layer, entry) in enumerate(zip(self.layers, params, strict=True)):
-            name = _join(path, str(i))
+            name = join(path, str(i))
             yield from layer.check_params(entry, in_shape, name)
             in_shape = _out_shape(layer, in_shape, name)
 
     def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Layer, Shape]]:  # noqa: D102
         for i, layer in enumerate(self.layers):
-            yield from layer.leaves(in_shape, _join(path, str(i)))
+            yield from layer.leaves(in_shape, join(path, str(i)))
             in_shape = layer.out_shape(in_shape)
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
@@ -100,7 +101,7 @@ class Sequential(Layer):
                 return None
             assert current is not None
             want = want_input or i > lowest
-            current = yield from self.layers[i].backward(params[i], saved[i], current, _join(path, str(i)), want)
+            current = yield from self.layers[i].backward(params[i], saved[i], current, join(path, str(i)), want)
         return current
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:  # noqa: D102
@@ -126,7 +127,7 @@ class Sequential(Layer):
     ) -> tuple[Array | None, Saved]:
         tangents = []
         for i, layer in enumerate(self.layers):
-            tangent, kept = layer.pair_jvp(params[i], saved[i], tangent, motion, _join(path, str(i)))
+            tangent, kept = layer.pair_jvp(params[i], saved[i], tangent, motion, join(path, str(i)))
             tangents.append(kept)
         return tangent, tangents
 
@@ -134,7 +135,7 @@ class Sequential(Layer):
         self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
     ) -> Pair:
         for i in reversed(range(len(self.layers))):
-            pair = self.layers[i].pair_vjp(params[i], saved[i], tangents[i], pair, motion, _join(path, str(i)))
+            pair = self.layers[i].pair_vjp(params[i], saved[i], tangents[i], pair, motion, join(path, str(i)))
         return pair
 
 
@@ -194,11 +195,11 @@ class Residual(Layer):
             got = ", ".join(sorted(map(str, params))) or "nothing"
             raise ValueError(f"expected {where} (Residual) to hold {', '.join(names)}, got {got}")
         for name, branch in self._branches():
-            yield from branch.check_params(params[name], in_shape, _join(path, name))
+            yield from branch.check_params(params[name], in_shape, join(path, name))
 
     def leaves(self, in_shape: Shape, path: str = "") -> Iterator[tuple[str, Layer, Shape]]:  # noqa: D102
         for name, branch in self._branches():
-            yield from branch.leaves(in_shape, _join(path, name))
+            yield from branch.leaves(in_shape, join(path, name))
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Saved]:  # noqa: D102
         y, saved = self.body.forward(params["body"], x)
@@ -214,11 +215,11 @@ class Residual(Layer):
         self, params: Params, saved: Saved, ct: Cotangent, path: str = "", want_input: bool = True
     ) -> Backward:
         ct = ct.lent()
-        low = yield from self.body.backward(params["body"], saved[0], ct, _join(path, "body"), want_input)
+        low = yield from self.body.backward(params["body"], saved[0], ct, join(path, "body"), want_input)
         side: Cotangent | None = ct
         if self.shortcut is not None:
             side = yield from self.shortcut.backward(
-                params["shortcut"], saved[1], ct, _join(path, "shortcut"), want_input
+                params["shortcut"], saved[1], ct, join(path, "shortcut"), want_input
             )
         return low + side if low is not None and side is not None else None
 
@@ -244,10 +245,10 @@ class Residual(Layer):
     def pair_jvp(  # noqa: D102
         self, params: Params, saved: Saved, tangent: Array | None, motion: Motion, path: str = ""
     ) -> tuple[Array | None, Saved]:
-        pushed, kept = self.body.pair_jvp(params["body"], saved[0], tangent, motion, _join(path, "body"))
+        pushed, kept = self.body.pair_jvp(params["body"], saved[0], tangent, motion, join(path, "body"))
         if self.shortcut is None:
             return add(pushed, tangent), (kept, None)
-        name = _join(path, "shortcut")
+        name = join(path, "shortcut")
         side, beside = self.shortcut.pair_jvp(params["shortcut"], saved[1], tangent, motion, name)
         return add(pushed, side), (kept, beside)
 
@@ -255,15 +256,11 @@ class Residual(Layer):
         self, params: Params, saved: Saved, tangents: Saved, pair: Pair, motion: Motion, path: str = ""
     ) -> Pair:
         pair = side = pair.lent()
-        low = self.body.pair_vjp(params["body"], saved[0], tangents[0], pair, motion, _join(path, "body"))
+        low = self.body.pair_vjp(params["body"], saved[0], tangents[0], pair, motion, join(path, "body"))
         if self.shortcut is not None:
-            name = _join(path, "shortcut")
+            name = join(path, "shortcut")
             side = self.shortcut.pair_vjp(params["shortcut"], saved[1], tangents[1], pair, motion, name)
         return Pair(add(low.value, side.value), add(low.tangent, side.tangent))
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
 
 
 def _out_shape(layer: Layer, in_shape: Shape, path: str) -> Shape:
