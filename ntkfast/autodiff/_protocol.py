@@ -97,7 +97,7 @@ class Autodiff(Protocol):
 
 @runtime_checkable
 class SupportsFactors(Protocol):
-    """An engine that knows its parameters' Jacobians as products."""
+    """An engine of networks of `ntkfast.layers`, whose parameters' Jacobians it knows as products."""
 
     def factors(
         self, fun: Any, params: Tree, x: Array, outputs: slice = slice(None)

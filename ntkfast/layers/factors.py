@@ -37,8 +37,8 @@ class Cotangent:
     gate : array, shape (n, *spatial, c), optional
         None means ones.
     owned : bool
-        Nothing else holds `shared`, so that the layer below may overwrite it. Whoever passes a cotangent on twice
-        passes `lent`.
+        Nothing else holds `shared`, so that the layer below may overwrite it (`gated`). Whoever passes a cotangent on
+        twice passes `lent`.
     """
 
     shared: Array
