@@ -57,12 +57,14 @@ def test_the_budget_does_not_change_the_parts(method):
 
 @by_method
 def test_the_peak_stays_near_the_budget(method):
-    """A budget counts the large temporaries; half of it again is left for the small ones."""
-    p = problem(mlp((64, 64), k=4), (32,), n1=200, n2=1)
+    """A budget counts the large temporaries; half of it again is left for the small ones. Without one, it is more."""
+    p = problem(mlp((64, 64), k=4), (32,), n1=60, n2=1)
     weights = sum(a.nbytes for entry in p.params for a in entry.values())
-    for budget in (2**20, 2**22):
-        call = functools.partial(empirical_ntk, p.net, p.params, p.x1, method=method, max_memory=budget)
-        assert peak(call) < 1.5 * budget + 2 * weights
+    call = functools.partial(empirical_ntk, p.net, p.params, p.x1, method=method)
+    larger = {"structured_derivatives": 2**17, "jacobian_contraction": 2**22, "ntk_vector_products": 2**20}[method]
+    for budget in (larger // 4, larger):
+        allowed = 1.5 * budget + 2 * weights
+        assert peak(functools.partial(call, max_memory=budget)) < allowed < peak(call)
 
 
 def _peaks(method, widths):
