@@ -3,7 +3,6 @@
 import dataclasses
 import importlib
 import importlib.util
-import importlib.util
 import inspect
 import pkgutil
 
