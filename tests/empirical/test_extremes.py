@@ -232,14 +232,14 @@ def _texts():
 def test_the_smallest_budget_works_and_all_give_one_result(make):
     """The number in the message is enough, and what lies above it, of whatever tiles, gives the same."""
     p = make()
-    for label, call in _budgeted(p, with_gradients=p.x1.dtype.kind == "f").items():
+    for call in _budgeted(p, with_gradients=p.x1.dtype.kind == "f").values():
         expected = call(None)
         with pytest.raises(MemoryBudgetError, match="expected max_memory of at least") as caught:
             call(1)
         least = int(re.search(r"at least (\d+) bytes", str(caught.value))[1])
-        for budget in (least, least + 1, 2 * least - 1, 3 * least, 7 * least, 20 * least, 2**40):
+        for budget in (least, 2 * least - 1, 3 * least, 20 * least, 2**40):
             for got, wanted in zip(call(budget), expected, strict=True):
-                assert_close(got, wanted, 1e-12), label
+                assert_close(got, wanted, 1e-12)
 
 
 # --- layers of others, threads --------------------------------------------------------------------
