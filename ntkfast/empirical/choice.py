@@ -18,15 +18,15 @@ from typing import Any
 from .._tree import join
 from ..autodiff import Autodiff, Checked, SupportsFactors
 from ..layers.factors import Factors, SparseFactors
-from .contraction import block_shape
-from .cost import BlockShape, Cost, Rates, cheapest_order, order_costs, rates
+from .contraction import block_order, block_shape
+from .cost import BlockShape, Cost, Rates, order_costs, rates
 
 __all__ = ["BlockChoice", "Explanation", "explain_choice"]
 
 
 @dataclass(frozen=True, slots=True)
 class BlockChoice:
-    """How structured derivatives contract one parameter array.
+    """How structured derivatives contract one parameter array; a bias may join the term of its weight instead.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ def _shape(factors: Factors, n1: int, n2: int, symmetric: bool, output: str) -> 
 def _choose_order(factors: Factors, shape: BlockShape, at: Rates) -> tuple[str, Cost]:
     if isinstance(factors, SparseFactors):
         return "sparse", order_costs(shape)["inside_out"]
-    order = cheapest_order(shape, at)
+    order = block_order(factors, shape, at)
     return order, order_costs(shape)[order]
 
 

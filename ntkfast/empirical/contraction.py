@@ -26,12 +26,12 @@ from .._typing import Array
 from ..backends import Backend
 from ..layers.factors import Cotangent, Factors, JacobianFactors, SparseFactors
 from ._tiles import slices
-from .cost import BlockShape, cheapest_order, rates
+from .cost import BlockShape, Rates, cheapest_order, rates
 from .embeddings import reads_terms
 from .operands import Jacobian, Operand, Positions, Reads, Shared, form, form_columns
 from .terms import Direct, Product, SharedProduct, Term
 
-__all__ = ["Step", "block_shape", "layer_terms", "operand_terms", "plan_layer"]
+__all__ = ["Step", "block_order", "block_shape", "layer_terms", "operand_terms", "plan_layer"]
 
 # Bytes of the products of `_left_to_right` that are made at a time; on a CPU those of one sample.
 _THROUGH_BYTES = {"numpy": 0, "cupy": 2**28}
@@ -96,14 +96,13 @@ def plan_layer(
         g = f if second is None else second[name]
         assert isinstance(g, JacobianFactors)
         shape = block_shape(f, g, output)._replace(n1=n1, n2=n2, symmetric=second is None)
-        steps[name] = Step(_order(backend, f, shape))
+        steps[name] = Step(block_order(f, shape, rates(backend, f"float{8 * shape.itemsize}")))
     return _join_bias(first, steps)
 
 
-def _order(backend: Backend, f: JacobianFactors, shape: BlockShape) -> str:
-    if f.act is None and not shape.shared:
-        return "outside_in"  # a sum over positions
-    return cheapest_order(shape, rates(backend, f"float{8 * shape.itemsize}"))
+def block_order(f: JacobianFactors, shape: BlockShape, at: Rates) -> str:
+    """The cheapest order of a block; that of a bias is a sum over positions, unless its cotangents are shared."""
+    return "outside_in" if f.act is None and not shape.shared else cheapest_order(shape, at)
 
 
 def _join_bias(found: dict[str, Factors], steps: dict[str, Step]) -> dict[str, Step]:
