@@ -21,7 +21,7 @@ from .._typing import Array
 from ..backends import get_backend
 from ..layers.factors import JacobianFactors
 
-__all__ = ["Adjoint", "arrange", "block_adjoints", "direction_adjoint"]
+__all__ = ["Adjoint", "arrange", "block_adjoints"]
 
 
 class Adjoint(NamedTuple):
@@ -76,14 +76,14 @@ def _of_directions(
     h, n, r, m, _ = weights.shape
     matrix = weights.reshape(h, n * r, m * r)
     v1 = _samples(matrix @ _rows(f2.jacobian(), h, r), n, f1.k)
-    first = direction_adjoint(f1, v1)
+    first = _direction_adjoint(f1, v1)
     if not both:
         return first, None
     v2 = _samples(matrix.transpose(0, 2, 1) @ _rows(f1.jacobian(), h, r), m, f2.k)
-    return first, direction_adjoint(f2, v2)
+    return first, _direction_adjoint(f2, v2)
 
 
-def direction_adjoint(f: JacobianFactors, v: Array) -> Adjoint:
+def _direction_adjoint(f: JacobianFactors, v: Array) -> Adjoint:
     """Adjoints of the factors in sum over n, a, p of J[n, a, p] V[n, a, p], V of shape (n, k, p)."""
     n, t, k, g = f.n, f.positions, f.k, f.groups
     v = f.scale * v

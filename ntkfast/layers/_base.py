@@ -191,7 +191,7 @@ class Layer(abc.ABC):
         """Output (n, *out_shape), and what the other methods need; nothing is checked."""
 
     def vjp(self, params: Params, saved: Saved, ct: Cotangent) -> Cotangent:
-        """Pull k cotangents per sample back to the input."""
+        """Pull k cotangents per sample back to the input; one that is `owned` may be overwritten."""
         raise NotImplementedError(f"{layer_name(self)} has no vjp")
 
     def jvp(self, params: Params, saved: Saved, tangent: Array) -> Array:

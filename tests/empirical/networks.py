@@ -171,7 +171,7 @@ def _spatial(draw, shape, parameterization, within=False):
         case "activation":
             return draw(_elementwise())
         case "norm":
-            return draw(st.sampled_from((layers.BatchNorm(), layers.LayerNorm())))
+            return draw(st.sampled_from((layers.BatchNorm(), *(layers.LayerNorm(axes=axes) for axes in (1, 2, 3)))))
         case "residual":
             body = [draw(_spatial(shape, parameterization, within=True)) for _ in range(draw(st.integers(1, 3)))]
             return Residual(Sequential(*body))
