@@ -1,31 +1,16 @@
 """Small networks of every kind, and a strategy that draws more of them."""
 
-import contextlib
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from threadpoolctl import threadpool_limits
 
 from ntkfast import layers
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import Dense, Residual, Sequential
 
 IMAGE = (6, 5, 2)
-
-
-@contextlib.contextmanager
-def one_thread():
-    """Threads off: on networks this small they only wait for each other, for long where tests share a machine."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        numba.set_num_threads(threads)
 
 
 def smallest_budget(call):

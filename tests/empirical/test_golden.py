@@ -4,7 +4,6 @@ import functools
 
 import numpy as np
 import pytest
-from empirical.networks import one_thread
 from golden_files import FINITE_NETWORKS, finite_network
 from helpers import GOLDEN_RTOL, assert_close
 
@@ -16,12 +15,6 @@ loaded = functools.cache(finite_network)
 
 pytestmark = [pytest.mark.parametrize("dtype", GOLDEN_RTOL), pytest.mark.parametrize("name", FINITE_NETWORKS)]
 by_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def check(got, expected, dtype):

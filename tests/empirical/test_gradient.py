@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
+from ntkfast._tree import flatten, pick
 from ntkfast.empirical import directional_vjp, empirical_ntk_vjp, jacobian
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import (
@@ -155,7 +156,7 @@ def test_tiles_do_not_change_the_result(name, output, symmetric):
 def test_directional_vjp_is_the_limit_of_differences(name):
     net, params, x, _ = _make(name)
     _, direction, _, _ = _make(name, seed=1)
-    directions = {path: array for path, array in _paths(direction).items() if path in jacobian(net, params, x[:1])}
+    directions = {path: array for path, array in flatten(direction).items() if path in jacobian(net, params, x[:1])}
     ct = np.random.default_rng(2).standard_normal((len(x), net.out_shape(x.shape[1:])[0]))
 
     def along(z):
@@ -165,13 +166,6 @@ def test_directional_vjp_is_the_limit_of_differences(name):
     assert_close(directional_vjp(net, params, x, direction, ct), _slopes(along, x), 1e-7)
 
 
-def _paths(tree, path=""):
-    if isinstance(tree, np.ndarray):
-        return {path: tree}
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    return {k: v for key, branch in items for k, v in _paths(branch, f"{path}.{key}" if path else str(key)).items()}
-
-
 @pytest.mark.parametrize("name", ["tanh", "residual", "layernorm", "cnn", "resnet"])
 def test_a_cotangent_of_rank_one_is_one_direction(name):
     """With ct[n, m, a, b] = u[n, a] w[m, b] the contraction is the derivative along J(x2)^T w."""
@@ -179,21 +173,9 @@ def test_a_cotangent_of_rank_one_is_one_direction(name):
     rng, k = np.random.default_rng(3), net.out_shape(x1.shape[1:])[0]
     u, w = rng.standard_normal((len(x1), k)), rng.standard_normal((len(x2), k))
     pulled = {path: np.tensordot(w, j, 2) for path, j in jacobian(net, params, x2).items()}
-    direction = _fill(params, pulled)
+    direction = pick(params, pulled)
     gradient = empirical_ntk_vjp(net, params, x1, x2, np.einsum("na,mb->nmab", u, w), output="full")
     assert_close(directional_vjp(net, params, x1, direction, u), gradient.x1, 1e-12)
-
-
-def _fill(tree, values, path=""):
-    """The tree with values by path in place of its arrays; those without a value are left out."""
-    if isinstance(tree, dict):
-        found = {key: (branch, f"{path}.{key}" if path else str(key)) for key, branch in tree.items()}
-        return {
-            key: values.get(where) if isinstance(branch, np.ndarray) else _fill(branch, values, where)
-            for key, (branch, where) in found.items()
-            if not isinstance(branch, np.ndarray) or where in values
-        }
-    return tuple(_fill(branch, values, f"{path}.{i}" if path else str(i)) for i, branch in enumerate(tree))
 
 
 def _torch_mlp(torch, params, x):
@@ -222,7 +204,7 @@ def test_vjp_is_torchs_double_differentiation(name, function, output):
     torch = pytest.importorskip("torch")
     net, params, x1, x2 = _make(name)
     ct = _cotangent(net, params, x1, x2, output)
-    tensors = {path: torch.tensor(array) for path, array in _paths(params).items()}
+    tensors = {path: torch.tensor(array) for path, array in flatten(params).items()}
     points = [torch.tensor(x, requires_grad=True) for x in (x1, x2)]
     j1, j2 = (torch.func.jacrev(lambda p, z=z: function(torch, p, z))(tensors) for z in points)
     full = sum(torch.einsum("nap,mbp->nmab", j1[path].flatten(2), j2[path].flatten(2)) for path in tensors)
@@ -239,7 +221,7 @@ def test_single_precision(name):
     net, params, x1, x2 = _make(name)
     ct = _cotangent(net, params, x1, x2, "trace")
     expected = empirical_ntk_vjp(net, params, x1, x2, ct)
-    narrow = _fill(params, {path: array.astype("float32") for path, array in _paths(params).items()})
+    narrow = pick(params, {path: array.astype("float32") for path, array in flatten(params).items()})
     got = empirical_ntk_vjp(net, narrow, *(a.astype("float32") for a in (x1, x2, ct)))
     assert got.x1.dtype == got.x2.dtype == np.float32
     assert_close(got.x1, expected.x1, 1e-5)
@@ -252,7 +234,7 @@ def test_backends(backend, name, output):
     net, params, x1, x2 = _make(name)
     ct = _cotangent(net, params, x1, x2, output)
     expected = empirical_ntk_vjp(net, params, x1, x2, ct, output=output)
-    there = _fill(params, {path: backend.asarray(array) for path, array in _paths(params).items()})
+    there = pick(params, {path: backend.asarray(array) for path, array in flatten(params).items()})
     got = empirical_ntk_vjp(net, there, *map(backend.asarray, (x1, x2, ct)), output=output)
     assert_close(backend.to_numpy(got.x1), expected.x1, 1e-13)
     assert_close(backend.to_numpy(got.x2), expected.x2, 1e-13)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from empirical.networks import NAMES, architectures, mlp, named, one_thread, problem
+from empirical.networks import NAMES, architectures, mlp, named, problem
 from helpers import assert_close, deviation, tol
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,12 +19,6 @@ RTOL = 1e-12
 
 by_name = pytest.mark.parametrize("name", NAMES)
 by_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def as_matrix(full):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
+from ntkfast._tree import flatten
 from ntkfast.empirical import jacobian, jacobian_factors
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import BatchNorm, Conv2d, Dense, Embedding, Flatten, ReLU, Residual, Sequential, SparseFactors, Tanh
@@ -21,19 +22,11 @@ def _make(name, n=4):
     return net, net.init(in_shape, seed=0, dtype="float64"), np.random.default_rng(1).standard_normal((n, *in_shape))
 
 
-def _entries(tree, path=""):
-    if isinstance(tree, np.ndarray):
-        yield path, tree
-        return
-    for key, branch in tree.items() if isinstance(tree, dict) else enumerate(tree):
-        yield from _entries(branch, f"{path}.{key}" if path else str(key))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_jacobian_is_the_limit_of_differences(name):
     net, params, x = _make(name)
     found = jacobian(net, params, x)
-    entries = {path: array for path, array in _entries(params) if path.rpartition(".")[2] not in net_buffers()}
+    entries = {path: array for path, array in flatten(params).items() if path.rpartition(".")[2] not in net_buffers()}
     assert list(found) == list(entries)
     for path, array in entries.items():
         expected = np.empty((*net.forward(params, x)[0].shape, *array.shape))

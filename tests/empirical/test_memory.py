@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from empirical.networks import mlp, named, one_thread, problem, smallest_budget
+from empirical.networks import mlp, named, problem, smallest_budget
 from helpers import assert_close
 
 from ntkfast.empirical import empirical_ntk, layer_ntks
@@ -14,12 +14,6 @@ from ntkfast.empirical import empirical_ntk, layer_ntks
 METHODS = ("structured_derivatives", "jacobian_contraction", "ntk_vector_products")
 
 by_method = pytest.mark.parametrize("method", METHODS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with one_thread():
-        yield
 
 
 def peak(call):

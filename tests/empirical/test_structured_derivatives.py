@@ -4,19 +4,13 @@ import functools
 
 import numpy as np
 import pytest
-from empirical.networks import NAMES, named, one_thread
+from empirical.networks import NAMES, named
 from helpers import assert_close
 
 from ntkfast.empirical import empirical_ntk, layer_ntks, structured_derivatives
 from ntkfast.layers import Conv2d, Dense, GlobalAvgPool, ReLU, Sequential
 
 OUTPUTS = ["trace", "diagonal", "full"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    with one_thread():
-        yield
 
 
 @pytest.fixture
