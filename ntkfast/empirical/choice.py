@@ -149,8 +149,7 @@ def _shape(factors: Factors, n1: int, n2: int, symmetric: bool, output: str) -> 
         t, c = factors.index.shape[1], factors.shape[1]
         itemsize = factors.ct.shared.dtype.itemsize
         return BlockShape(n1, n2, t, factors.k, 1, c, 1, False, False, symmetric, output, itemsize)
-    shape = block_shape(factors, factors, output)
-    return shape._replace(n1=n1, n2=n2, symmetric=symmetric)
+    return block_shape(factors, factors, output, n1, n2, symmetric=symmetric)
 
 
 def _choose_order(factors: Factors, shape: BlockShape, at: Rates) -> tuple[str, Cost]:

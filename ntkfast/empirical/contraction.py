@@ -52,11 +52,13 @@ class Step(NamedTuple):
     bias_scale: float = 0.0
 
 
-def block_shape(f: JacobianFactors, g: JacobianFactors, output: str) -> BlockShape:
-    """What the cost of a block depends on; `g` is `f` where the samples are the same."""
+def block_shape(
+    f: JacobianFactors, g: JacobianFactors, output: str, n1: int, n2: int, *, symmetric: bool
+) -> BlockShape:
+    """What the cost of a block between n1 and n2 samples depends on; `f` and `g` are factors of some of them."""
     return BlockShape(
-        n1=f.n,
-        n2=g.n,
+        n1=n1,
+        n2=n2,
         positions=f.positions,
         k=f.k,
         inputs=f.in_width // f.groups,
@@ -64,7 +66,7 @@ def block_shape(f: JacobianFactors, g: JacobianFactors, output: str) -> BlockSha
         groups=f.groups,
         shared=f.groups == 1 and _is_shared(f.ct) and _is_shared(g.ct),
         gated=f.ct.gate is not None,
-        symmetric=g is f,
+        symmetric=symmetric,
         output=output,
         itemsize=f.ct.shared.dtype.itemsize,
     )
@@ -90,14 +92,17 @@ def plan_layer(
     """
     steps: dict[str, Step] = {}
     for name, f in first.items():
+        if name == "bias" and _joins(first, steps):
+            steps["weight"] = Step(steps["weight"].order, f.scale)
+            continue
         if isinstance(f, SparseFactors):
             steps[name] = Step("sparse")
             continue
         g = f if second is None else second[name]
         assert isinstance(g, JacobianFactors)
-        shape = block_shape(f, g, output)._replace(n1=n1, n2=n2, symmetric=second is None)
+        shape = block_shape(f, g, output, n1, n2, symmetric=second is None)
         steps[name] = Step(block_order(f, shape, rates(backend, f"float{8 * shape.itemsize}")))
-    return _join_bias(first, steps)
+    return steps
 
 
 def block_order(f: JacobianFactors, shape: BlockShape, at: Rates) -> str:
@@ -105,16 +110,13 @@ def block_order(f: JacobianFactors, shape: BlockShape, at: Rates) -> str:
     return "outside_in" if f.act is None and not shape.shared else cheapest_order(shape, at)
 
 
-def _join_bias(found: dict[str, Factors], steps: dict[str, Step]) -> dict[str, Step]:
-    """Leave the bias to the weight where its term is a constant added to the acts' Gram matrix."""
-    weight, bias = found.get("weight"), found.get("bias")
-    if not isinstance(weight, JacobianFactors) or not isinstance(bias, JacobianFactors) or weight.ct is not bias.ct:
-        return steps
+def _joins(found: dict[str, Factors], steps: dict[str, Step]) -> bool:
+    """Whether the term of the bias is a constant added to the Gram matrix of the weight's acts."""
+    weight, bias = found.get("weight"), found["bias"]
+    if "weight" not in steps or not isinstance(weight, JacobianFactors) or weight.ct is not bias.ct:
+        return False
     order = steps["weight"].order
-    one_gram = weight.positions == 1 or weight.ct.gate is None
-    if order == "inside_out" or (order == "shared" and one_gram):
-        return {name: Step(order, bias.scale) if name == "weight" else s for name, s in steps.items() if name != "bias"}
-    return steps
+    return order == "inside_out" or (order == "shared" and (weight.positions == 1 or weight.ct.gate is None))
 
 
 def layer_terms(

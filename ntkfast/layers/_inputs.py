@@ -72,6 +72,8 @@ def refuse_tied(entries: list[tuple[str, Array]]) -> None:
 def _span(array: Array) -> tuple[int, int]:
     """First and last address of an array."""
     pointer = array.data.ptr if get_backend(array).name == "cupy" else array.__array_interface__["data"][0]
+    if array.flags.c_contiguous:
+        return pointer, pointer + array.nbytes
     low = high = pointer
     for size, stride in zip(array.shape, array.strides, strict=True):
         low += min(0, (size - 1) * stride)
