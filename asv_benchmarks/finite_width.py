@@ -34,6 +34,9 @@ from finite_width_worker import Case, network
 # Threads that spin while they wait would take the cores from whoever's turn it is.
 QUIET = {"OMP_WAIT_POLICY": "passive", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
+# Seconds until the threads of the one before have gone to sleep: those of BLAS spin for a tenth of a second or two.
+PAUSE = 0.4
+
 JACOBIAN_LIMIT = 2**30  # bytes: contenders that hold whole Jacobians are left out above
 
 SIZES = {("mlp", 256): (64, 256), ("mlp", 1024): (64, 256), ("mlp", 4096): (64,), ("cnn", 0): (32, 64)}
@@ -129,7 +132,7 @@ def _rounds(names: list[str], workers: dict[str, Worker], args: argparse.Namespa
     while len(rounds) <= args.repeat and (len(rounds) < 3 or time.perf_counter() - start < args.budget):
         found = {"rate": product_rate()}
         for name in names:
-            time.sleep(0.05)  # until the threads of the one before have gone to sleep
+            time.sleep(PAUSE)
             found[name] = workers[name].ask("call")
         rounds.append(found)
     return rounds[1:]

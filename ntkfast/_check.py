@@ -87,12 +87,12 @@ def check_dtype(x: Array, name: str) -> None:
 def check_finite(x: Array, name: str) -> None:
     """Refuse NaN and inf, naming the first place.
 
-    One read of the array: a finite sum proves finite entries, and only an infinite one (which may
+    One read of the array: a finite total proves finite entries, and only an infinite one (which may
     be an overflow of finite entries) is looked into.
     """
     xp = get_backend(x).xp
     with quiet():
-        total = float(x.sum())
+        total = float(_total(x))
     if math.isfinite(total):
         return
     bad = ~xp.isfinite(x)
@@ -101,10 +101,18 @@ def check_finite(x: Array, name: str) -> None:
         raise ValueError(f"expected {name} without NaN or inf, got {float(x[where])} at index {where}")
 
 
+def _total(x: Array) -> Array:
+    """A number that is finite only if all entries are: their squares' sum by BLAS, which reads twice as fast."""
+    if x.flags.c_contiguous and x.dtype.kind == "f":
+        flat = x.reshape(-1)
+        return flat @ flat
+    return x.sum()
+
+
 def check_all_finite(arrays: Mapping[str, Array]) -> None:
     """`check_finite` of several arrays of one backend by name, which waits for a GPU once."""
     with quiet():
-        total = float(sum(x.sum() for x in arrays.values()))
+        total = float(sum(_total(x) for x in arrays.values()))
     if not math.isfinite(total):
         for name, x in arrays.items():
             check_finite(x, name)

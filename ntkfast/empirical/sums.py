@@ -18,7 +18,7 @@ Sizes: TypeAlias = tuple[int, int]  # samples, outputs
 # Sizes by backend: what stays in the caches of a CPU, and few launches that fill a GPU.
 
 # Rows (samples times outputs) and columns of a tile of a full kernel. BLAS likes high, narrow ones of whole vectors.
-_TILE = {"numpy": (2560, 80), "cupy": (4096, 1024)}
+_TILE = {"numpy": (1280, 320), "cupy": (4096, 1024)}
 _VECTOR = 16
 
 # Products that wait for each other at most, and width from which one does not wait: its tiles are no burden to it.
