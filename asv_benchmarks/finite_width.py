@@ -130,8 +130,9 @@ def _rounds(names: list[str], workers: dict[str, Worker], args: argparse.Namespa
     rounds: list[dict] = []
     start = time.perf_counter()
     while len(rounds) <= args.repeat and (len(rounds) < 3 or time.perf_counter() - start < args.budget):
+        time.sleep(PAUSE)
         found = {"rate": product_rate()}
-        for name in names:
+        for name in names if len(rounds) % 2 else reversed(names):
             time.sleep(PAUSE)
             found[name] = workers[name].ask("call")
         rounds.append(found)

@@ -205,8 +205,8 @@ def work(contender: str, case: Case) -> None:
             _forget_peak()
             answer: object = fastest
         elif command == "call":
-            # Short calls several times, so that one interruption does not count.
-            repeat = max(1, min(20, int(0.1 / fastest)))
+            # Several times, so that neither an interruption counts nor the waking of threads and clocks.
+            repeat = max(3, min(100, int(0.5 / fastest)))
             times = [_timed(call)[0] for _ in range(repeat)]
             answer, fastest = statistics.median(times), min(fastest, *times)
         else:

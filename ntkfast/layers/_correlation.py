@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # Bytes of patches at a time: a few images' worth in the caches of a CPU; enough to fill a GPU.
-_CHUNK_BYTES = {"numpy": 2**22, "cupy": 2**28}
+_CHUNK_BYTES = {"numpy": 2**23, "cupy": 2**28}
 _LEAST_CHANNELS, _LEAST_TILES = 16, 128  # where Winograd's tiles begin to pay
 
 
