@@ -51,6 +51,11 @@ class Checked:
     entries: dict[str, Array]
     n_outputs: int
 
+    @property
+    def dtype(self) -> Any:
+        """Dtype of the entries, and of all results."""
+        return next(iter(self.entries.values())).dtype
+
 
 @runtime_checkable
 class Autodiff(Protocol):

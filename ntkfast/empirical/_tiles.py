@@ -115,5 +115,5 @@ def new_kernels(checked: Checked, output: str, count: int) -> list[Array]:
     n1 = checked.x1.shape[0]
     n2 = n1 if checked.x2 is None else checked.x2.shape[0]
     tail = (checked.n_outputs,) * {"trace": 0, "diagonal": 1, "full": 2}[output]
-    dtype = next(iter(checked.entries.values())).dtype
+    dtype = checked.dtype
     return [checked.backend.xp.zeros((n1, n2, *tail), dtype) for _ in range(count)]

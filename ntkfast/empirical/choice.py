@@ -93,7 +93,7 @@ def explain_choice(engine: Autodiff, fun: Any, params: Any, checked: Checked, ou
 
     Cost: two samples through the network, or a few, twice, through the function, at the first call with its shapes.
     """
-    dtype = next(iter(checked.entries.values())).dtype
+    dtype = checked.dtype
     n2 = -1 if checked.x2 is None else len(checked.x2)
     # A function may take parameters of any shape.
     sizes = tuple(array.shape for array in checked.entries.values())

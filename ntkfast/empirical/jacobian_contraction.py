@@ -70,7 +70,7 @@ def _tile_pairs(
 ) -> Iterator[tuple[Tile, Tile, _Pairs]]:
     """Yield pairs of tiles, of the upper triangle where the call is symmetric, with their Jacobians by path."""
     x1, x2 = checked.x1, checked.x1 if checked.x2 is None else checked.x2
-    row_bytes = jacobians.row_size(checked.entries) * next(iter(checked.entries.values())).itemsize
+    row_bytes = jacobians.row_size(checked.entries) * checked.dtype.itemsize
     lefts = tiles(x1, row_bytes, max_memory, checked)
     rights = lefts if checked.x2 is None else tiles(x2, row_bytes, max_memory, checked)
     for i, left in enumerate(lefts):

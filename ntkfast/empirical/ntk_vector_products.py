@@ -71,7 +71,7 @@ def _push(jacobians: Jacobians, checked: Checked, tile: Tile, directions: _Direc
 
     In a symmetric call, rows that end above the tile stay zero.
     """
-    x1, dtype = checked.x1, next(iter(checked.entries.values())).dtype
+    x1, dtype = checked.x1, checked.dtype
     samples, outputs = tile.shape
     pushed = checked.backend.xp.zeros((samples * outputs, len(x1), checked.n_outputs), dtype)
     for rows in cut(len(x1), _ROW_SAMPLES[checked.backend.name]):

@@ -90,8 +90,6 @@ def form(backend: Backend, f: Factors, order: str, bias_scale: float, output: st
         return _shared(backend, f, bias_scale)
     if order in ("inside_out", "left_to_right"):
         return Positions(_act(backend, f), f.delta, f.scale, bias_scale)
-    if f.act is None:
-        return Jacobian(f.delta[:, 0] if f.positions == 1 else f.delta.sum(axis=1), f.scale)
     return _jacobian(backend, f, slice(0, f.out_width), output)
 
 
@@ -103,19 +101,14 @@ def form_columns(
     column = samples * f.k * f.in_width * f.ct.shared.dtype.itemsize
     most = f.out_width if f.groups > 1 or f.act is None else budget // column
     for columns in slices(f.out_width, most):
-        if columns.stop - columns.start == f.out_width:
-            left = form(backend, f, "outside_in", 0.0, output)
-            right = left if g is f else form(backend, g, "outside_in", 0.0, output)
-            assert isinstance(left, Jacobian)
-            assert isinstance(right, Jacobian)
-        else:
-            left = _jacobian(backend, f, columns, output)
-            right = left if g is f else _jacobian(backend, g, columns, output)
-        yield left, right
+        left = _jacobian(backend, f, columns, output)
+        yield left, left if g is f else _jacobian(backend, g, columns, output)
 
 
 def _jacobian(backend: Backend, f: JacobianFactors, columns: slice, output: str) -> Jacobian:
-    """Jacobian of some columns: (n, 1, i k o) for a trace, (n, k, i o) otherwise."""
+    """Jacobian of some columns: (n, 1, i k o) for a trace, (n, k, i o) otherwise; that of a bias whole, (n, k, o)."""
+    if f.act is None:
+        return Jacobian(f.delta[:, 0] if f.positions == 1 else f.delta.sum(axis=1), f.scale)
     xp, k, width = backend.xp, f.k, columns.stop - columns.start
     merged = output == "trace" and f.groups == 1
     w = f.in_width // f.groups * width

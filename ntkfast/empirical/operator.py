@@ -92,7 +92,7 @@ def ntk_operator(
         batches = (checked.x1,) if checked.x2 is None else (checked.x1, checked.x2)
         passes = [Passes(engine, fun, params, x, checked, max_memory, share=len(batches)) for x in batches]
     first, second = passes[0], passes[-1]
-    product = _Product(first, second, checked.backend, next(iter(checked.entries.values())).dtype)
+    product = _Product(first, second, checked.backend, checked.dtype)
     adjoint = product if first is second else _Product(second, first, product.backend, product.dtype)
     shape = tuple(len(checked.x1 if x is None else x) * checked.n_outputs for x in (checked.x1, checked.x2))
     return _linear_operator(checked.backend)(

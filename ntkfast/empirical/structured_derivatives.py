@@ -29,7 +29,7 @@ from ..layers import Layer
 from ..layers.factors import Factors
 from ._tiles import Tile, cut
 from .contraction import Step, layer_terms, operand_terms, plan_layer
-from .operands import Collected, form, operand_bytes
+from .operands import Collected, Operand, form, operand_bytes
 from .sums import NTKSum, ntk_sum
 
 __all__ = ["structured_derivatives", "structured_derivatives_by_entry"]
@@ -78,7 +78,7 @@ class _Contraction:
         self._output, self._by_entry = output, by_entry
         self._symmetric = checked.x2 is None
         self._x1, self._x2 = checked.x1, checked.x1 if checked.x2 is None else checked.x2
-        self._dtype = next(iter(checked.entries.values())).dtype
+        self._dtype = checked.dtype
         self._budget = memory_budget(max_memory, checked.backend)
         self._plans: dict[tuple[str, str], dict[str, Step]] = {}
 
@@ -114,18 +114,22 @@ class _Contraction:
         operands: _Operands = {}
         for part in cut(len(x), rows):
             found = 0
-            for path, layer in self._engine.factors(self._fun, self._params, x[part]):
-                for entry, factors, _ in self._entries(path, layer, None):
-                    for name, step in self._plan(entry, path, factors).items():
-                        formed = form(self._checked.backend, factors[name], step.order, step.bias_scale, self._output)
-                        found += operand_bytes(formed) * len(x) // (part.stop - part.start)
-                        if found > most:
-                            return None
-                        key = join(path, name)
-                        if key not in operands:
-                            operands[key] = (entry, step.order, Collected(self._checked.backend, len(x)))
-                        operands[key][2].put(part, formed)
+            for path, entry, order, formed in self._formed(x[part]):
+                found += operand_bytes(formed) * len(x) // (part.stop - part.start)
+                if found > most:
+                    return None
+                if path not in operands:
+                    operands[path] = (entry, order, Collected(self._checked.backend, len(x)))
+                operands[path][2].put(part, formed)
         return operands
+
+    def _formed(self, x: Array) -> Iterator[tuple[str, str, str, Operand]]:
+        """Yield (path of a parameter array, entry of the result, order, operand) for some samples."""
+        for path, layer in self._engine.factors(self._fun, self._params, x):
+            for entry, factors, _ in self._entries(path, layer, None):
+                for name, step in self._plan(entry, path, factors).items():
+                    formed = form(self._checked.backend, factors[name], step.order, step.bias_scale, self._output)
+                    yield join(path, name), entry, step.order, formed
 
     def _plan(self, entry: str, path: str, factors: dict[str, Factors]) -> dict[str, Step]:
         """Orders for all samples, from the factors of the first pass."""
@@ -145,7 +149,9 @@ class _Contraction:
                 sums[entry] = ntk_sum(
                     self._output, self._checked.backend, sizes[0], sizes[1], self._dtype, self._symmetric
                 )
-            for term in operand_terms(self._checked.backend, left, right, order, self._output, self._budget // 4):
+            for term in operand_terms(
+                self._checked.backend, left, right, order, self._output, self._budget // _JACOBIAN_SHARE
+            ):
                 sums[entry].add(term)
         return {path: total.result() for path, total in sums.items()}
 
@@ -229,7 +235,7 @@ class _TileSize:
     @classmethod
     def within(cls, net: Layer, checked: Checked, budget: int) -> "_TileSize":
         """The largest tiles whose temporaries fit the budget: whole samples if possible."""
-        itemsize = next(iter(checked.entries.values())).dtype.itemsize
+        itemsize = checked.dtype.itemsize
         kept, widest = (itemsize * size for size in _sample_sizes(net, checked.x1.shape[1:]))
         k, n = checked.n_outputs, max(len(checked.x1), 0 if checked.x2 is None else len(checked.x2))
         room = budget - budget // _JACOBIAN_SHARE
