@@ -7,8 +7,9 @@ import time
 import numpy as np
 
 from ntkfast import layers
-from ntkfast.empirical import empirical_ntk, layer_ntks, ntk_operator
+from ntkfast.empirical import empirical_ntk, empirical_ntk_vjp, layer_ntks, ntk_operator, trainability
 
+from .common import ratio
 from .floors import CHANNELS, IMAGE, MLP_INPUT, OUTPUTS, cnn_operations, mlp_operations, product_rate
 
 
@@ -104,6 +105,7 @@ class Around:
         self.problem = problem(mlp(256), (MLP_INPUT,), 64)
         self.operator = ntk_operator(*self.problem)
         self.v = np.ones(64 * OUTPUTS, np.float32)
+        self.ct = np.ones((64, 64), np.float32)
         self.time_matvec(), self.time_layer_ntks()
 
     def time_matvec(self):
@@ -111,3 +113,18 @@ class Around:
 
     def time_layer_ntks(self):
         layer_ntks(*self.problem)
+
+    def track_gradient_over_kernel(self):
+        gradient = functools.partial(empirical_ntk_vjp, *self.problem, None, self.ct)
+        return ratio(gradient, functools.partial(empirical_ntk, *self.problem))
+
+
+class Trainability:
+    """What architecture search asks of a network: 32 images of 32x32x3."""
+
+    def setup(self):
+        self.problem = problem(cnn(), (*IMAGE, CHANNELS[0]), 32)
+        self.time_report()
+
+    def time_report(self):
+        trainability(*self.problem)
