@@ -47,5 +47,10 @@ class Stream(enum.IntEnum):
     XDIAG = 103
     LANCZOS = 104
 
+    # projection
+    TENSOR_PROJECTION = 120
+    KRONECKER_PROJECTION = 121
+    MASKED_PROJECTION = 122
+
     # cli
     DEMO_DRAWS = 112

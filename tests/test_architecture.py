@@ -29,11 +29,12 @@ ALLOWED = {
     "regression": {"backends", "kernels", "zonal", "sketch", "analytic", "features"},
     "spectrum": {"backends", "kernels", "sketch"},
     "empirical": {"backends", "kernels", "layers", "autodiff", "regression", "spectrum"},
+    "projection": {"backends", "kernels", "sketch", "layers", "autodiff", "empirical", "regression", "spectrum"},
     "adapters": {"backends", "zonal", "sketch", "layers", "analytic", "features", "regression"},
     "cli": {"backends", "kernels", "zonal", "sketch", "analytic", "features", "regression", "adapters", "__init__"},
     "__init__": {
         *("backends", "zonal", "sketch", "layers", "analytic"),
-        *("features", "autodiff", "regression", "empirical", "spectrum"),
+        *("features", "autodiff", "regression", "empirical", "projection", "spectrum"),
     },
     "testing": {"backends", "layers", "autodiff", "empirical"},
 }

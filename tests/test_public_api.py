@@ -12,7 +12,7 @@ import ntkfast
 
 PARTS = (
     *("analytic", "autodiff", "empirical", "features", "layers"),
-    *("regression", "sketch", "spectrum", "testing", "zonal"),
+    *("projection", "regression", "sketch", "spectrum", "testing", "zonal"),
 )
 MODULES = ["ntkfast", *(f"ntkfast.{part}" for part in PARTS)]
 if importlib.util.find_spec("torch") is not None:

@@ -5,7 +5,7 @@ product over all samples and positions. A Jacobian-vector product is the forward
 the parameters, layer by layer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .._check import check_range
@@ -41,17 +41,26 @@ class LayerEngine:
         return Checked(x1, x2, backend, entries, n_outputs)
 
     def factors(
-        self, fun: Layer, params: Tree, x: Array, outputs: slice = slice(None)
+        self,
+        fun: Layer,
+        params: Tree,
+        x: Array,
+        outputs: slice = slice(None),
+        cotangents: Callable[[Array], Array] | None = None,
     ) -> Iterator[tuple[str, dict[str, Factors]]]:
         """Yield (path of a layer, Jacobian factors by name), from the output down to the input.
 
-        The cotangents are the unit vectors of `outputs`, shared by all samples. What a layer's factors hold is freed
-        once the caller drops them. OverflowError where the outputs are not finite.
+        The cotangents are the unit vectors of `outputs`, shared by all samples; or one of each sample, which
+        `cotangents` finds from the outputs. What a layer's factors hold is freed once the caller drops them.
+        OverflowError where the outputs are not finite.
         """
         y, saved = fun.forward(params, x)
         check_range(y, "the outputs of the network")  # behind a gate of 0 the Jacobian would hide what overflowed
-        unit = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)[outputs]
-        yield from fun.backward(params, saved, Cotangent(unit[None]), want_input=False)
+        if cotangents is None:
+            head = get_backend(y).xp.eye(y.shape[1], dtype=y.dtype)[outputs][None]
+        else:
+            head = cotangents(y)[:, None, :]
+        yield from fun.backward(params, saved, Cotangent(head), want_input=False)
 
     def param_jacobian(self, fun: Layer, params: Tree, x: Array) -> dict[str, Array]:
         """Per-sample Jacobians by path, each (n, k, *shape), the output's layer first."""

@@ -105,9 +105,18 @@ class SupportsFactors(Protocol):
     """An engine of networks of `ntkfast.layers`, whose parameters' Jacobians it knows as products."""
 
     def factors(
-        self, fun: Any, params: Tree, x: Array, outputs: slice = slice(None)
+        self,
+        fun: Any,
+        params: Tree,
+        x: Array,
+        outputs: slice = slice(None),
+        cotangents: Callable[[Array], Array] | None = None,
     ) -> Iterator[tuple[str, dict[str, Factors]]]:
-        """Yield (path of a layer, Jacobian factors by name) for some outputs, from the output down to the input."""
+        """Yield (path of a layer, Jacobian factors by name) for some outputs, from the output down to the input.
+
+        With `cotangents`, a function of the outputs y (n, k) to (n, k): for their sum with these weights, sample by
+        sample, in place of single outputs.
+        """
 
 
 @runtime_checkable

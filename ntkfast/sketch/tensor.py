@@ -20,6 +20,7 @@ from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
 from ._base import Scratch, TensorMap, dense
+from ._fft import irfft, rfft
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
@@ -97,7 +98,7 @@ class TensorSketch(TensorMap):
         total = spectra[0]
         for spectrum in spectra[1:]:
             backend.launch(tensorsketch.multiply, total, spectrum, total)
-        out[...] = _irfft(total, self.sketch_dim, backend)
+        out[...] = irfft(total, self.sketch_dim, backend)
 
     def _pull_tile(self, tiles: Sequence[Any], ct: Array, scratch: Scratch, grads: Sequence[Array]) -> None:
         """Write the gradients of checked factors to `grads`.
@@ -106,10 +107,10 @@ class TensorSketch(TensorMap):
         factors: a product with conjugated spectra.
         """
         backend = scratch.backend
-        spectrum = _rfft(ct, backend)
+        spectrum = rfft(ct, backend)
         for sketch, others, grad in zip(self._sketches(), _others(self._spectra(tiles, backend)), grads, strict=True):
             with quiet():
-                correlation = _irfft(spectrum * others.conj(), self.sketch_dim, backend)
+                correlation = irfft(spectrum * others.conj(), self.sketch_dim, backend)
             grad[...] = sketch._adjoint_unchecked(correlation, backend)
 
     def _sketches(self) -> list[CountSketch]:
@@ -119,7 +120,7 @@ class TensorSketch(TensorMap):
 
     def _spectra(self, tiles: Sequence[Any], backend: Backend) -> list[Array]:
         pairs = zip(self._sketches(), tiles, strict=True)
-        return [_rfft(sketch._apply_unchecked(tile, backend), backend) for sketch, tile in pairs]
+        return [rfft(sketch._apply_unchecked(tile, backend), backend) for sketch, tile in pairs]
 
 
 def _others(spectra: Sequence[Array]) -> list[Array]:
@@ -130,29 +131,6 @@ def _others(spectra: Sequence[Array]) -> list[Array]:
         before.append(before[k] * spectra[k])
         after.append(after[k] * spectra[-1 - k])
     return [left * right for left, right in zip(before, reversed(after), strict=True)]
-
-
-def _rfft(x: Array, backend: Backend) -> Array:
-    if backend.name == "cupy":
-        return backend.xp.fft.rfft(x, axis=1)
-    import scipy.fft
-
-    return scipy.fft.rfft(x, axis=1, workers=_workers())
-
-
-def _irfft(spectrum: Array, length: int, backend: Backend) -> Array:
-    if backend.name == "cupy":
-        return backend.xp.fft.irfft(spectrum, length, axis=1)
-    import scipy.fft
-
-    return scipy.fft.irfft(spectrum, length, axis=1, workers=_workers(), overwrite_x=True)
-
-
-def _workers() -> int:
-    """As many threads as the kernels use; it heeds numba.set_num_threads and the processor affinity."""
-    import numba
-
-    return int(numba.get_num_threads())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,79 @@
+"""The sketches of a tile of samples, put together array by array."""
+
+from typing import Any, ClassVar
+
+from .._typing import Array
+from ..backends import Backend
+from ..layers.factors import Factors
+from ..sketch._fft import irfft
+from ._base import ArraySketch, Plan
+
+__all__ = ["Collector"]
+
+
+class Collector:
+    """Sketches of one tile of samples, put together array by array as they come.
+
+    Arrays that are sketched as vectors are added in the reverse of the tree's order, whichever order they come in, so
+    that sums have the same bits for every engine. Transforms are added as they come, and transformed back once.
+    """
+
+    # Numbers that a part may hold at once: so few that they stay in cache, so many that kernels are worth their start.
+    CHUNK: ClassVar[dict[str, int]] = {"numpy": 2**19, "cupy": 2**25}
+
+    def __init__(self, plan: Plan, n: int, k: int, backend: Backend, dtype: Any) -> None:
+        self._plan, self._backend = plan, backend
+        self._out = backend.xp.zeros((n, k, plan.width), dtype)
+        self._spectra: dict[tuple[int, int], Array] = {}
+        self._expected = list(plan.parts)
+        self._arrived: dict[str, Array | None] = {}
+
+    def add(self, path: str, factors: Factors) -> None:
+        """Sketch an array's factors."""
+        part = self._plan.parts.get(path)
+        if part is None:
+            return
+        n, k, xp, spectral = factors.n, factors.k, self._backend.xp, part.is_spectral(factors)
+        out = self._spectrum(path, part) if spectral else xp.empty((n, k, part.width), self._out.dtype)
+        step = max(1, self.CHUNK[self._backend.name] // part.numbers(factors))
+        for start in range(0, n, step):
+            rows = slice(start, min(start + step, n))
+            some = factors if step >= n else factors.rows(rows)
+            if spectral:
+                part.add_spectrum(some, out[rows])
+            else:
+                out[rows] = part.of_factors(some)
+        self._arrive(path, None if spectral else out)
+
+    def add_jacobian(self, path: str, jac: Array) -> None:
+        """Sketch an array's Jacobian, (n, k, *shape), C-contiguous."""
+        part = self._plan.parts.get(path)
+        if part is not None:
+            n, k = jac.shape[:2]
+            self._arrive(path, part.of_jacobian(jac.reshape(n * k, *part.shape)).reshape(n, k, part.width))
+
+    def result(self) -> Array:
+        """All sketches as one vector per sample and cotangent, (n, k, width)."""
+        for (start, stop), spectrum in self._spectra.items():
+            flat = spectrum.reshape(-1, spectrum.shape[-1])
+            found = irfft(flat, stop - start, self._backend)
+            self._out[..., start:stop] += found.reshape(*self._out.shape[:2], -1)
+        return self._out
+
+    def _spectrum(self, path: str, part: ArraySketch) -> Array:
+        """Where transforms of the same place are added."""
+        place = self._plan.places[path]
+        key, n_frequencies = (place.start, place.start + part.width), part.width // 2 + 1
+        if key not in self._spectra:
+            dtype = (self._out[:0, 0, 0] * 1j).dtype
+            self._spectra[key] = self._backend.xp.zeros((*self._out.shape[:2], n_frequencies), dtype)
+        return self._spectra[key]
+
+    def _arrive(self, path: str, sketch: Array | None) -> None:
+        """Add what has arrived to the result, as far as nothing before it is missing."""
+        self._arrived[path] = sketch
+        while self._expected and self._expected[-1] in self._arrived:
+            following = self._expected.pop()
+            found = self._arrived.pop(following)
+            if found is not None:
+                self._out[..., self._plan.places[following]] += found

@@ -1,0 +1,243 @@
+"""Projected Jacobians of a network, from the factors of its layers: the Jacobian itself is never formed."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from .._check import check_dtype, check_finite, check_range, memory_budget, quiet
+from .._tree import Tree, join
+from .._typing import Array
+from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
+from ..backends import get_backend
+from ..layers.factors import Factors
+from ..sketch._base import LinearSketch
+from ._base import JacobianSketch, Plan
+from ._collector import Collector
+from .linear import plan_columns
+
+__all__ = ["Cotangents", "PerSample", "plan", "project_jacobian"]
+
+Cotangents = Array | Callable[[Array], Array]
+
+# Bytes of the activations and cotangents of one tile of samples, where memory allows more: the rest of a cache is for
+# the sketches; a GPU wants more work at once.
+_TILE = {"numpy": 2**25, "cupy": 2**31}
+
+
+# Vectors of a sample that are alive at once: the result, its transform, and those that wait for their turn.
+_WAITING = 8
+
+
+@runtime_checkable
+class PerSample(Protocol):
+    """A function of outputs that holds something for every sample, such as a label."""
+
+    def __call__(self, y: Array) -> Array:
+        """Cotangents (n, k) of outputs (n, k)."""
+
+    def rows(self, rows: slice) -> "PerSample":
+        """The same function for some samples."""
+
+
+def project_jacobian(
+    fun: Any,
+    params: Tree,
+    x: Array,
+    sketch: JacobianSketch | LinearSketch,
+    *,
+    cotangents: Cotangents | None = None,
+    autodiff: str | Autodiff = "layers",
+    max_memory: int | None = None,
+) -> Array:
+    """Sketch of every sample's parameter gradients.
+
+    Parameters
+    ----------
+    fun : Layer or callable
+        A network of `ntkfast.layers`, or a function of (params, x) for the other engines.
+    params : tree
+        Dictionaries, tuples and lists of arrays.
+    x : array, shape (n, *s)
+    sketch : JacobianSketch or LinearSketch
+        A map of whole parameter arrays (`TensorProjection`, `KroneckerProjection`, `MaskedProjection`), or a sketch of
+        `ntkfast.sketch` that takes columns in parts, with `in_dim` the number of parameters: arrays in the tree's
+        order, each in C order.
+    cotangents : array, shape (n, k), or callable, optional
+        Weights c of the outputs; each sample then has one gradient, that of ``sum_k c[n, k] f_k(x_n)``. A callable
+        finds them from the outputs (n, k): `cross_entropy`, `margin`, `squared_error`, or your own, which is given
+        the outputs of all samples. Default: a gradient of each output.
+    autodiff : str or Autodiff
+        Engine; see `ntkfast.autodiff.get_autodiff`. Only "layers" has factors; others form the Jacobians of all
+        outputs of some samples at a time.
+    max_memory : int, optional
+        Bytes that temporaries may take beside the result; default a quarter of what is free, or less.
+
+    Returns
+    -------
+    array, shape (n, k, m), or (n, m) with `cotangents`
+        ``result[a, i] @ result[b, j]`` estimates the entry of the NTK without bias.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Arguments that do not fit each other, NaN or inf.
+    BackendUnavailableError
+        The engine's package is missing.
+    MemoryBudgetError
+        `max_memory` is below what one sample needs.
+    OverflowError
+        The result leaves the range of its dtype.
+
+    Notes
+    -----
+    Error: see the class of the sketch.
+    Cost: a backward pass with one cotangent, or k, per sample, and the sketch's own.
+    Memory: activations and cotangents of some samples, and tiles of the sketch.
+    Determinism: the sketch is the same map everywhere; results for different batches and chunks agree to the rounding
+    of the matrix products of the network, and of the FFT where one is used.
+    Backends: numpy, cupy.
+
+    References
+    ----------
+    Park, Georgiev, Ilyas, Leclerc, Madry. TRAK: attributing model behavior at scale. ICML 2023, arXiv 2303.14186.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntkfast.layers import Dense, ReLU, Sequential
+    >>> from ntkfast.projection import TensorProjection, cross_entropy
+    >>> net = Sequential(Dense(64), ReLU(), Dense(3))
+    >>> x = np.random.default_rng(0).standard_normal((5, 20))
+    >>> params = net.init((20,), seed=0, dtype="float64")
+    >>> labels = np.array([0, 2, 1, 1, 0])
+    >>> phi = project_jacobian(net, params, x, TensorProjection(256, seed=0), cotangents=cross_entropy(labels))
+    >>> phi.shape
+    (5, 256)
+    """
+    engine = get_autodiff(autodiff)
+    with quiet():
+        checked = engine.check(fun, params, x)
+        layout = plan(sketch, {path: array.shape for path, array in checked.entries.items()})
+        weights = _check_cotangents(cotangents, checked)
+        source = _Source(engine, fun, params, checked, layout)
+        k = checked.n_outputs if weights is None else 1
+        out = checked.backend.xp.empty((len(checked.x1), k, layout.width), checked.dtype)
+        rows = source.rows(k, max_memory)
+        if weights is not None and rows < len(out) and callable(weights) and not isinstance(weights, PerSample):
+            weights = _check_weights(weights(source.outputs(rows)), checked, "cotangents(y)")
+        for start in range(0, len(out), rows):
+            tile = slice(start, min(start + rows, len(out)))
+            out[tile] = source.tile(tile, k, _for_rows(weights, tile, len(out)))
+    check_range(out, "the projected Jacobian")
+    return out if weights is None else out[:, 0]
+
+
+def plan(sketch: JacobianSketch | LinearSketch, shapes: dict[str, tuple[int, ...]]) -> Plan:
+    """How a sketch treats parameter arrays of given shapes."""
+    if isinstance(sketch, JacobianSketch):
+        return sketch._plan(shapes)
+    if isinstance(sketch, LinearSketch):
+        return plan_columns(sketch, shapes)
+    raise TypeError(f"expected sketch to be a JacobianSketch or a LinearSketch, got {type(sketch).__name__}")
+
+
+# --- cotangents ---------------------------------------------------------------------------------
+
+
+def _check_cotangents(cotangents: Any, checked: Checked) -> Any:
+    """None, a function of outputs, or a checked array."""
+    if cotangents is None or callable(cotangents):
+        return cotangents
+    return _check_weights(cotangents, checked, "cotangents")
+
+
+def _check_weights(ct: Any, checked: Checked, name: str) -> Array:
+    """Check weights of the outputs of all samples."""
+    return _check_shape(ct, (len(checked.x1), checked.n_outputs), checked.x1, checked.dtype, name)
+
+
+def _check_shape(ct: Any, shape: tuple[int, ...], like: Array, dtype: Any, name: str) -> Array:
+    backend = get_backend(like, ct) if hasattr(ct, "dtype") else get_backend(ct)
+    check_dtype(ct, name)
+    if ct.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape}, got {ct.shape}")
+    if ct.dtype != dtype:
+        raise TypeError(f"expected {name} of dtype {dtype}, got {ct.dtype}")
+    check_finite(ct, name)
+    return backend.xp.ascontiguousarray(ct)
+
+
+def _for_rows(weights: Any, rows: slice, n: int) -> Callable[[Array], Array] | None:
+    """The function from the outputs of some of n samples to their cotangents."""
+    if weights is None:
+        return None
+    if not callable(weights):
+        return lambda y: weights[rows]
+    some = weights.rows(rows) if isinstance(weights, PerSample) and rows.stop - rows.start < n else weights
+    return lambda y: _check_shape(some(y), y.shape, y, y.dtype, "cotangents(y)")
+
+
+# --- tiles of samples ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Jacobians of a network's samples, and where they go."""
+
+    engine: Autodiff
+    fun: Any
+    params: Tree
+    checked: Checked
+    plan: Plan
+
+    def tile(self, rows: slice, k: int, weights: Callable[[Array], Array] | None) -> Array:
+        """Sketches of some samples, (rows, k, width)."""
+        x = self.checked.x1[rows]
+        found = Collector(self.plan, len(x), k, self.checked.backend, self.checked.dtype)
+        if isinstance(self.engine, SupportsFactors):
+            for path, factors in self._factors(x, weights):
+                found.add(path, factors)
+        else:
+            for path, jac in self._jacobians(x, weights):
+                found.add_jacobian(path, jac)
+        return found.result()
+
+    def outputs(self, rows: int) -> Array:
+        """Outputs of all samples, (n, k)."""
+        x, xp = self.checked.x1, self.checked.backend.xp
+        starts = range(0, len(x), rows)
+        return xp.concatenate([self.engine.param_vjp(self.fun, self.params, x[s : s + rows])[0] for s in starts])
+
+    def rows(self, k: int, max_memory: int | None) -> int:
+        """Samples of a tile."""
+        one = self.checked.x1[:1]
+        sample: int = self.checked.dtype.itemsize * self._numbers(one, k)
+        chunk = 2 * self.checked.dtype.itemsize * Collector.CHUNK[self.checked.backend.name]
+        budget = memory_budget(max_memory, self.checked.backend, smallest=sample)
+        budget = min(budget, max(sample, budget - chunk), _TILE[self.checked.backend.name])
+        return max(1, int(budget) // sample)
+
+    def _numbers(self, one: Array, k: int) -> int:
+        """Numbers that a tile holds per sample: activations and cotangents, vectors that wait, and the result."""
+        if not isinstance(self.engine, SupportsFactors):
+            return int(2 * self.checked.n_outputs * sum(array.size for array in self.checked.entries.values()))
+        found = list(self._factors(one, lambda y: get_backend(y).xp.zeros_like(y)))
+        held = sum(math.prod(f.spatial) * (2 * getattr(f, "in_width", 0) + 3 * k * f.shape[-1]) for _, f in found)
+        return int(held + _WAITING * k * self.plan.width)
+
+    def _factors(self, x: Array, weights: Callable[[Array], Array] | None) -> Iterator[tuple[str, Factors]]:
+        assert isinstance(self.engine, SupportsFactors)
+        for path, layer in self.engine.factors(self.fun, self.params, x, cotangents=weights):
+            for name, factors in layer.items():
+                yield join(path, name), factors
+
+    def _jacobians(self, x: Array, weights: Callable[[Array], Array] | None) -> Iterator[tuple[str, Array]]:
+        """Jacobians (n, k, *shape) by path, those of the outputs or of their weighted sum."""
+        xp, found = self.checked.backend.xp, self.engine.param_jacobian(self.fun, self.params, x)
+        ct = None if weights is None else weights(self.engine.param_vjp(self.fun, self.params, x)[0])
+        for path in self.checked.entries:
+            jac = found.pop(path)
+            if ct is not None:
+                jac = xp.einsum("nk,nkp->np", ct, jac.reshape(*ct.shape, -1)).reshape(len(x), 1, *jac.shape[2:])
+            yield path, xp.ascontiguousarray(jac)

@@ -1,0 +1,55 @@
+"""Sketches of flattened gradients: a parameter array is a part of the columns."""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from .._typing import Array
+from ..sketch._base import LinearSketch, PartwiseSketch
+from ._base import ArraySketch, Plan, Shape
+
+__all__ = ["ColumnsOf", "plan_columns"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnsOf(ArraySketch):
+    """The part of a linear sketch that meets one array.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of the array.
+    start : int
+        Its first column.
+    sketch : PartwiseSketch
+        Of all columns.
+    """
+
+    shape: Shape
+    start: int
+    sketch: PartwiseSketch
+
+    @property
+    def width(self) -> int:  # type: ignore[override]
+        """Width of the sketch."""
+        return self.sketch.sketch_dim
+
+    def of_jacobian(self, jac: Array) -> Array:
+        """Sketch of the columns of Jacobians (rows, *shape)."""
+        return self.sketch.apply_part(jac.reshape(len(jac), -1), self.start)
+
+
+def plan_columns(sketch: LinearSketch, shapes: dict[str, Shape]) -> Plan:
+    """Arrays as consecutive columns of one linear sketch."""
+    if not isinstance(sketch, PartwiseSketch):
+        kind = type(sketch).__name__
+        raise TypeError(f"expected a sketch that takes columns in parts, got {kind}; BlockSRHT is the SRHT that does")
+    sizes = [math.prod(shape) for shape in shapes.values()]
+    if sum(sizes) != sketch.in_dim:
+        raise ValueError(f"expected a sketch with in_dim = {sum(sizes)}, the number of parameters, got {sketch.in_dim}")
+    starts = itertools.accumulate(sizes[:-1], initial=0)
+    parts: dict[str, ArraySketch] = {
+        path: ColumnsOf(tuple(shape), start, sketch)
+        for (path, shape), start in zip(shapes.items(), starts, strict=True)
+    }
+    return Plan(parts, dict.fromkeys(parts, slice(0, sketch.sketch_dim)), sketch.sketch_dim)
