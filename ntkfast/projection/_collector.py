@@ -1,14 +1,16 @@
 """The sketches of a tile of samples, put together array by array."""
 
+import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from .._typing import Array
-from ..backends import Backend
+from ..backends import Backend, get_backend
 from ..layers.factors import Factors
 from ..sketch._fft import irfft
-from ._base import ArraySketch, Plan
+from ._base import ArraySketch, JacobianSketch, Plan
 
-__all__ = ["Collector"]
+__all__ = ["Collector", "collect"]
 
 
 class Collector:
@@ -77,3 +79,14 @@ class Collector:
             found = self._arrived.pop(following)
             if found is not None:
                 self._out[..., self._plan.places[following]] += found
+
+
+def collect(sketch: JacobianSketch, jacobians: Mapping[str, Array], sample_axes: int) -> Array:
+    """Sketch of checked Jacobians by path, (*lead, *shape) with `sample_axes` leading axes: (*lead, width)."""
+    first = next(iter(jacobians.values()))
+    lead, backend = first.shape[:sample_axes], get_backend(first)
+    plan = sketch._plan({path: jac.shape[sample_axes:] for path, jac in jacobians.items()})
+    found = Collector(plan, math.prod(lead), 1, backend, first.dtype)
+    for path, jac in jacobians.items():
+        found.add_jacobian(path, backend.xp.ascontiguousarray(jac).reshape(-1, 1, *jac.shape[sample_axes:]))
+    return found.result().reshape(*lead, plan.width)

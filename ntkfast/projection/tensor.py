@@ -70,16 +70,15 @@ class TensorProjection(JacobianSketch):
 
     Notes
     -----
-    Variance of ``<S X, S Y>`` for one array, exactly, with X and Y its Jacobians as matrices (i, o),
-    ``V(A) = |A|^2 + tr(A A) - 2 sum_a A_aa^2``, ``M = X^T Y``, ``N = X Y^T``, G = X * Y entry by entry,
-    ``Q = |X|^2 |Y|^2 + <X, Y>^2 - sum_a (|X_a|^2 |Y_a|^2 + <X_a, Y_a>^2) - (the same of columns) + 2 |G|^2``, and a
-    remainder R of at most ``Q`` (twice that for even m):
+    Variance of ``<S X, S Y>`` for one array, exactly, where X and Y are its Jacobians as matrices (i, o), X_a their rows
+    and x_b their columns: with ``V(A) = |A|^2 + tr(A A) - 2 sum_a A_aa^2``, g = 1 for odd m and 2 for even m, and
+    ``D = sum_a (|X_a|^2 |Y_a|^2 + <X_a, Y_a>^2) + sum_b (|x_b|^2 |y_b|^2 + <x_b, y_b>^2) - 2 sum_ab X_ab^2 Y_ab^2``,
 
-        [ V(M) + V(N) + Q ] / m + R / m^2
+        [ V(X^T Y) + V(X Y^T) + |X|^2 |Y|^2 + <X, Y>^2 - D ] / m + g [ <X^T X, Y^T Y> + <X X^T, Y Y^T> - D ] / m^2
 
-    It is at most (6 + 4 / m) / m times |X|^2 |Y|^2, three times what independent hashes of all entries would give. Sums
-    of arrays: the variances of the arrays, and ``(|X_a|^2 |Y_b|^2 + <X_a, Y_a> <X_b, Y_b>) / m`` for every ordered
-    pair a, b of different arrays. Concatenated ones: the variances of the arrays.
+    It is at most (6 + 2 g / m) / m times |X|^2 |Y|^2; entries with independent hashes have at most 2 / m. Sums of
+    arrays: the variances of the arrays, and ``(|X_a|^2 |Y_b|^2 + <X_a, Y_a> <X_b, Y_b>) / m`` for every ordered pair
+    a, b of different arrays. Concatenated arrays: the variances of the arrays.
 
     Cost per sample and array of one position: two transforms of length m and i + o additions ("fft"), or the product
     (i, o) and an addition for each of its entries ("direct"). Positions multiply the transforms. k cotangents share the
