@@ -2,10 +2,14 @@
 
 from ._base import JacobianSketch
 from .jacobian import project_jacobian
+from .kronecker import KroneckerProjection
+from .masked import MaskedProjection
 from .tensor import TensorProjection
 
 __all__ = [
     "JacobianSketch",
+    "KroneckerProjection",
+    "MaskedProjection",
     "TensorProjection",
     "project_jacobian",
 ]
