@@ -29,6 +29,7 @@ ALL: tuple[Kernel, ...] = (
     arccos.kappa,
     arccos.kappa_of_angle,
     arccos.slope,
+    countsketch.add,
     countsketch.adjoint,
     countsketch.apply,
     countsketch.apply_sparse,

@@ -1,6 +1,7 @@
 """CountSketch: add every column, times a sign, to one bucket per table row; and its transpose.
 
-    apply:          out[i, b] = sum over (q, j) with bucket[q, j] = b of sign[q, j] x[i, j]
+    add:            out[i, b] += sum over (q, j) with bucket[q, j] = b of sign[q, j] x[i, j]
+    apply:          the same onto zeros
     adjoint:        out[i, j] = sum over q of sign[q, j] z[i, bucket[q, j]]
     apply_sparse:   apply, for rows in CSR form; cost follows the number of stored entries
 
@@ -25,27 +26,34 @@ Kane, Nelson. Sparser Johnson-Lindenstrauss transforms. JACM 61, 2014.
 import numba
 import numpy as np
 from numba import prange
+from numpy.lib.stride_tricks import as_strided
 
 from . import _kernel
 from ._cuda import cuda
 from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
 
-__all__ = ["adjoint", "apply", "apply_sparse"]
+__all__ = ["add", "adjoint", "apply", "apply_sparse"]
 
 _ROWS = 8  # rows of a CPU block: eight float32 sums are one AVX register
 _BLOCK_BYTES = 2**19  # sums of a block of rows have to stay in the second-level cache
 _STRIP = 4096  # columns of the adjoint that a CPU thread makes at a time
-_RANGE = 2048  # buckets that a CUDA block holds in shared memory
+_FITS = 2048  # buckets whose sums a CUDA block holds in shared memory; those of further ones stay in ``out``
+_SLOTS = 1024  # owners of buckets in a CUDA block; buckets that share one take turns
 
 
 # --- reference ----------------------------------------------------------------------------------
 
 
+def _add_reference(x, bucket, sign, out):
+    """Add the sketch of dense rows; x (n, d), bucket and sign (nnz, d), out (n, m)."""
+    terms = x[:, :, None] * sign.T
+    np.add.at(out, (slice(None), bucket.T), terms)
+
+
 def _apply_reference(x, bucket, sign, out):
     """Sketch of dense rows; x (n, d), bucket and sign (nnz, d), out (n, m)."""
-    terms = x[:, :, None] * sign.T
     out[:] = 0
-    np.add.at(out, (slice(None), bucket.T.reshape(-1)), terms.reshape(x.shape[0], -1))
+    _add_reference(x, bucket, sign, out)
 
 
 def _apply_sparse_reference(data, indices, indptr, bucket, sign, out):
@@ -74,46 +82,57 @@ def _scatter_row(row, bucket, sign, sums):
 
 
 @shared
-def _add_column(x, first, j, b, factor, sums):
+def _add_column(flat, place, stride, b, factor, sums):
     """Add a column of eight rows; sum r of bucket b is at 8 b + r. An index that may wrap would not vectorize."""
-    place = np.uint64(b) * np.uint64(_ROWS)
+    first = np.uint64(b) * np.uint64(_ROWS)
     for r in range(_ROWS):
-        sums[place + np.uint64(r)] += factor * x[first + r, j]
+        sums[first + np.uint64(r)] += factor * flat[place + r * stride]
 
 
 @shared
-def _scatter_block(x, first, bucket, sign, sums):
+def _scatter_block(flat, first, stride, bucket, sign, sums):
     if bucket.shape[0] == 1:  # the usual case, a quarter faster without the inner loop
         bucket_0, sign_0 = bucket[0], sign[0]
-        for j in range(x.shape[1]):
-            _add_column(x, first, j, bucket_0[j], sign_0[j], sums)
+        for j in range(bucket.shape[1]):
+            _add_column(flat, first + j, stride, bucket_0[j], sign_0[j], sums)
     else:
-        for j in range(x.shape[1]):
+        for j in range(bucket.shape[1]):
             for q in range(bucket.shape[0]):
-                _add_column(x, first, j, bucket[q, j], sign[q, j], sums)
+                _add_column(flat, first + j, stride, bucket[q, j], sign[q, j], sums)
 
 
 @cpu_jit
-def _apply_rows(x, bucket, sign, n_blocks, out):
+def _add_rows(flat, stride, bucket, sign, n_blocks, out):
     n, m = out.shape
     for block in prange(n_blocks):
-        sums = np.zeros(_ROWS * m, out.dtype)
         first = block * _ROWS
-        _scatter_block(x, first, bucket, sign, sums)
-        for r in range(_ROWS):
-            for b in range(m):
-                out[first + r, b] = sums[_ROWS * b + r]
+        sums = out[first : first + _ROWS].T.copy().reshape(-1)
+        _scatter_block(flat, first * stride, stride, bucket, sign, sums)
+        out[first : first + _ROWS] = sums.reshape(m, _ROWS).T
     for rest in prange(n - n_blocks * _ROWS):
         i = n_blocks * _ROWS + rest
-        out[i, :] = 0
-        _scatter_row(x[i], bucket, sign, out[i])
+        _scatter_row(flat[i * stride : i * stride + bucket.shape[1]], bucket, sign, out[i])
+
+
+def _flat(x):
+    """The memory of rows as one row, and the distance of two rows in it: one type for arrays and for their slices."""
+    n, d = x.shape
+    stride = x.strides[0] // x.itemsize if n > 1 else d
+    return as_strided(x, ((n - 1) * stride + d,), (x.itemsize,)), stride
+
+
+def _add_cpu(x, bucket, sign, out):
+    n, m = out.shape
+    if x.size == 0:
+        return
+    # blocks are worth it where every thread gets one, and their sums fit the cache
+    blocked = n >= _ROWS * numba.get_num_threads() and m * _ROWS * out.itemsize <= _BLOCK_BYTES
+    _add_rows(*_flat(x), bucket, sign, n // _ROWS if blocked else 0, out)
 
 
 def _apply_cpu(x, bucket, sign, out):
-    # blocks are worth it where every thread gets one, and their sums fit the cache
-    n, m = out.shape
-    blocked = n >= _ROWS * numba.get_num_threads() and m * _ROWS * out.itemsize <= _BLOCK_BYTES
-    _apply_rows(x, bucket, sign, n // _ROWS if blocked else 0, out)
+    out[:] = 0
+    _add_cpu(x, bucket, sign, out)
 
 
 @cpu_jit
@@ -150,91 +169,136 @@ def _adjoint_cpu(z, bucket, sign, out):
 
 
 @shared
-def _clear(sums, owner):
-    for b in range(cuda.threadIdx.x, _RANGE, cuda.blockDim.x):
-        sums[b] = 0
-        owner[b] = cuda.blockDim.x
-    cuda.syncthreads()
+def _load(row, sums):
+    for b in range(cuda.threadIdx.x, row.size if row.size < _FITS else _FITS, cuda.blockDim.x):
+        sums[b] = row[b]
 
 
 @shared
-def _add_tile(sums, owner, b, term, pending):
-    """Add the terms of a block's threads to their buckets, in the order of the threads where they meet."""
-    thread = cuda.threadIdx.x
-    while cuda.syncthreads_or(np.int32(pending)):
+def _store(sums, row):
+    for b in range(cuda.threadIdx.x, row.size if row.size < _FITS else _FITS, cuda.blockDim.x):
+        row[b] = sums[b]
+
+
+@shared
+def _free(owner):
+    for slot in range(cuda.threadIdx.x, _SLOTS, cuda.blockDim.x):
+        owner[0, slot] = cuda.blockDim.x
+        owner[1, slot] = cuda.blockDim.x
+
+
+@shared
+def _add_term(sums, row, b, term):
+    if b < _FITS:
+        sums[b] += term
+    else:
+        row[b] += term
+
+
+@shared
+def _add_in_turns(sums, owner, out, i, k, b, term_i, term_k, pending):
+    """Add an entry of every thread to rows i and k, in the order of the threads where their buckets share a slot.
+
+    Turns alternate between two arrays of owners. So the lowest thread may free its slot while others still read it:
+    nobody bids for it before the next barrier.
+    """
+    slot, turn = b % _SLOTS, 0
+    while True:
         if pending:
-            cuda.atomic.min(owner, b, thread)
-        cuda.syncthreads()
-        if pending and owner[b] == thread:
-            sums[b] += term
-            owner[b] = cuda.blockDim.x
+            cuda.atomic.min(owner, (turn, slot), cuda.threadIdx.x)
+        if not cuda.syncthreads_or(np.int32(pending)):
+            break
+        if pending and owner[turn, slot] == cuda.threadIdx.x:
+            owner[turn, slot] = cuda.blockDim.x
             pending = False
+            _add_term(sums[0], out[i], b, term_i)
+            if k > i:
+                _add_term(sums[1], out[k], b, term_k)
+        turn = 1 - turn
 
 
 @shared
-def _store(sums, first_bucket, out):
-    cuda.syncthreads()
-    n_rest = out.size - first_bucket
-    for b in range(cuda.threadIdx.x, _RANGE if n_rest > _RANGE else n_rest, cuda.blockDim.x):
-        out[first_bucket + b] = sums[b]
-    cuda.syncthreads()
+def _entry(x, bucket, sign, i, k, q, j):
+    """Bucket and sign of an entry of the tables, and the entries of rows i and k that it takes."""
+    if j < bucket.shape[1]:
+        return bucket[q, j], sign[q, j], x[i, j], x[k, j]
+    nothing = x.dtype.type(0)
+    return np.int32(0), nothing, nothing, nothing
 
 
 @cuda_jit
-def _apply_kernel(x, bucket, sign, out):
-    sums = cuda.shared.array(_RANGE, out.dtype)
-    owner = cuda.shared.array(_RANGE, np.int32)
+def _add_kernel(x, bucket, sign, out):
+    sums = cuda.shared.array((2, _FITS), out.dtype)
+    owner = cuda.shared.array((2, _SLOTS), np.int32)
     nnz, d = bucket.shape
-    n_ranges = (out.shape[1] + _RANGE - 1) // _RANGE
-    for task in range(cuda.blockIdx.x, out.shape[0] * n_ranges, cuda.gridDim.x):
-        i, first_bucket = task // n_ranges, (task % n_ranges) * _RANGE
-        _clear(sums, owner)
+    for i in range(2 * cuda.blockIdx.x, out.shape[0], 2 * cuda.gridDim.x):
+        k = i + 1 if i + 1 < out.shape[0] else i  # the last of an odd number of rows is alone
+        _load(out[i], sums[0])
+        _load(out[k], sums[1])
+        _free(owner)
+        cuda.syncthreads()
+        j, q = cuda.threadIdx.x // nnz, cuda.threadIdx.x % nnz
+        b, factor, x_i, x_k = _entry(x, bucket, sign, i, k, q, j)
         for tile in range(0, nnz * d, cuda.blockDim.x):
-            entry = tile + cuda.threadIdx.x
-            b, term = -1, out.dtype.type(0)
-            if entry < nnz * d:
-                q, j = entry % nnz, entry // nnz
-                b = bucket[q, j] - first_bucket
-                if 0 <= b < _RANGE:
-                    term = sign[q, j] * x[i, j]
-            _add_tile(sums, owner, b, term, 0 <= b < _RANGE)
-        _store(sums, first_bucket, out[i])
+            # the next entries are on their way while these are added
+            q += cuda.blockDim.x % nnz
+            j += cuda.blockDim.x // nnz + q // nnz
+            q %= nnz
+            next_b, next_factor, next_i, next_k = _entry(x, bucket, sign, i, k, q, j)
+            pending = tile + cuda.threadIdx.x < nnz * d
+            _add_in_turns(sums, owner, out, i, k, b, factor * x_i, factor * x_k, pending)
+            b, factor, x_i, x_k = next_b, next_factor, next_i, next_k
+        _store(sums[0], out[i])
+        if k > i:
+            _store(sums[1], out[k])
+        cuda.syncthreads()
 
 
 @cuda_jit
-def _apply_sparse_kernel(data, indices, indptr, bucket, sign, out):
-    sums = cuda.shared.array(_RANGE, out.dtype)
-    owner = cuda.shared.array(_RANGE, np.int32)
+def _add_sparse_kernel(data, indices, indptr, bucket, sign, out):
+    sums = cuda.shared.array((1, _FITS), out.dtype)
+    owner = cuda.shared.array((2, _SLOTS), np.int32)
     nnz = bucket.shape[0]
-    n_ranges = (out.shape[1] + _RANGE - 1) // _RANGE
-    for task in range(cuda.blockIdx.x, out.shape[0] * n_ranges, cuda.gridDim.x):
-        i, first_bucket = task // n_ranges, (task % n_ranges) * _RANGE
+    for i in range(cuda.blockIdx.x, out.shape[0], cuda.gridDim.x):
+        _load(out[i], sums[0])
+        _free(owner)
+        cuda.syncthreads()
         n_entries = nnz * (indptr[i + 1] - indptr[i])
-        _clear(sums, owner)
         for tile in range(0, n_entries, cuda.blockDim.x):
             entry = tile + cuda.threadIdx.x
-            b, term = -1, out.dtype.type(0)
+            b, term = np.int32(0), out.dtype.type(0)
             if entry < n_entries:
                 q, p = entry % nnz, indptr[i] + entry // nnz
-                b = bucket[q, indices[p]] - first_bucket
-                if 0 <= b < _RANGE:
-                    term = sign[q, indices[p]] * data[p]
-            _add_tile(sums, owner, b, term, 0 <= b < _RANGE)
-        _store(sums, first_bucket, out[i])
+                b, term = bucket[q, indices[p]], sign[q, indices[p]] * data[p]
+            _add_in_turns(sums, owner, out, i, i, b, term, term, entry < n_entries)
+        _store(sums[0], out[i])
+        cuda.syncthreads()
 
 
-def _blocks(out):
-    """Launch geometry: a block per row and range of buckets."""
-    n_tasks = out.shape[0] * -(-out.shape[1] // _RANGE)
-    return max(1, min(n_tasks, 65_535)), _kernel.BLOCK
+@cuda_jit
+def _zero_kernel(out):
+    n, m = out.shape
+    for entry in range(cuda.grid(1), n * m, cuda.gridsize(1)):
+        out[entry // m, entry % m] = 0
+
+
+def _blocks(n_blocks):
+    """Launch geometry of blocks of rows; they have many threads, as few rows leave no other way to fill a device."""
+    return max(1, min(n_blocks, 65_535)), 4 * _kernel.BLOCK
+
+
+def _add_cuda(x, bucket, sign, out, stream=0):
+    _add_kernel[(*_blocks((out.shape[0] + 1) // 2), stream)](x, bucket, sign, out)
 
 
 def _apply_cuda(x, bucket, sign, out, stream=0):
-    _apply_kernel[(*_blocks(out), stream)](x, bucket, sign, out)
+    _zero_kernel[(*grid(out.size), stream)](out)
+    _add_cuda(x, bucket, sign, out, stream)
 
 
 def _apply_sparse_cuda(data, indices, indptr, bucket, sign, out, stream=0):
-    _apply_sparse_kernel[(*_blocks(out), stream)](data, indices, indptr, bucket, sign, out)
+    _zero_kernel[(*grid(out.size), stream)](out)
+    _add_sparse_kernel[(*_blocks(out.shape[0]), stream)](data, indices, indptr, bucket, sign, out)
 
 
 @cuda_jit
@@ -252,6 +316,7 @@ def _adjoint_cuda(z, bucket, sign, out, stream=0):
     _adjoint_kernel[(*grid(out.size), stream)](z, bucket, sign, out)
 
 
+add = Kernel("countsketch.add", _add_reference, _add_cpu, _add_cuda)
 apply = Kernel("countsketch.apply", _apply_reference, _apply_cpu, _apply_cuda)
 apply_sparse = Kernel("countsketch.apply_sparse", _apply_sparse_reference, _apply_sparse_cpu, _apply_sparse_cuda)
 adjoint = Kernel("countsketch.adjoint", _adjoint_reference, _adjoint_cpu, _adjoint_cuda)

@@ -11,7 +11,7 @@ from ntkfast.kernels._cuda import SIMULATED
 MOST_ROWS, MOST_COLUMNS = (5, 20) if SIMULATED else (18, 40)
 
 
-def _tables(d, m, nnz, seed, dtype):
+def tables(d, m, nnz, seed, dtype):
     """Buckets (the first table row in one bucket for every fifth seed) and signs."""
     rng = np.random.default_rng(seed)
     bucket = rng.integers(0, m, (nnz, d)).astype(np.int32)
@@ -27,20 +27,27 @@ def _build(make):
 
 def _apply(dtype):
     def make(n, d, m, nnz, seed, kind):
-        return values((n, d), dtype, seed, kind), *_tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
+        return values((n, d), dtype, seed, kind), *tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
+
+    return _build(make)
+
+
+def _add(dtype):
+    def make(n, d, m, nnz, seed, kind):
+        return values((n, d), dtype, seed, kind), *tables(d, m, nnz, seed, dtype), values((n, m), dtype, seed + 1)
 
     return _build(make)
 
 
 def _blocks_of_rows(dtype):
-    """Two table rows, so many rows that the CPU takes them in blocks, and a rest."""
+    """So many rows that the CPU takes them in blocks, and a rest; one table row, and two."""
     n = 5 if SIMULATED else 67
-    return [(values((n, 12), dtype, 1), *_tables(12, 20, 2, 1, dtype), garbage((n, 20), dtype))]
+    return [(values((n, 12), dtype, 1), *tables(12, 20, q, 1, dtype), values((n, 20), dtype, 2)) for q in (1, 2)]
 
 
 def _adjoint(dtype):
     def make(n, d, m, nnz, seed, kind):
-        return values((n, m), dtype, seed, kind), *_tables(d, m, nnz, seed, dtype), garbage((n, d), dtype)
+        return values((n, m), dtype, seed, kind), *tables(d, m, nnz, seed, dtype), garbage((n, d), dtype)
 
     return _build(make)
 
@@ -50,13 +57,15 @@ def _apply_sparse(dtype):
         dense = values((n, d), dtype, seed, kind)
         x = scipy.sparse.csr_array(dense * (np.random.default_rng(seed).random((n, d)) < 0.4))
         index = (x.indices.astype(np.int32), x.indptr.astype(np.int32))
-        return x.data, *index, *_tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
+        return x.data, *index, *tables(d, m, nnz, seed, dtype), garbage((n, m), dtype)
 
     return _build(make)
 
 
+SMALL = {"_ROWS": 2, "_FITS": 12, "_SLOTS": 4}
 CASES = {
-    "countsketch.apply": Case(_apply, small={"_RANGE": 8, "_ROWS": 2}, corners=_blocks_of_rows),
-    "countsketch.apply_sparse": Case(_apply_sparse, small={"_RANGE": 8}),
+    "countsketch.add": Case(_add, small=SMALL, corners=_blocks_of_rows),
+    "countsketch.apply": Case(_apply, small=SMALL, corners=_blocks_of_rows),
+    "countsketch.apply_sparse": Case(_apply_sparse, small=SMALL),
     "countsketch.adjoint": Case(_adjoint, small={"_STRIP": 8}),
 }
