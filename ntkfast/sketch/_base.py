@@ -19,6 +19,7 @@ from .._check import (
 )
 from .._typing import Array
 from ..backends import Backend, get_backend
+from ._row_stream import RowStream
 
 MAX_DIM = 2**31 - 1  # tables index columns by int32
 
@@ -27,18 +28,19 @@ MAX_DIM = 2**31 - 1  # tables index columns by int32
 TILE_BYTES = 2**21
 
 
-@dataclass(frozen=True, slots=True)
 class LinearSketch(abc.ABC):
-    """A linear map from `in_dim` to `sketch_dim` coordinates: its fields, its interface, and all checks."""
+    """A linear map from `in_dim` to `sketch_dim` coordinates: its interface, and all checks.
+
+    Attributes
+    ----------
+    in_dim, sketch_dim : int
+        Input and output width.
+    """
+
+    __slots__ = ()
 
     in_dim: int
     sketch_dim: int
-    seed: int = field(kw_only=True)
-
-    def __post_init__(self) -> None:
-        set_checked(self, in_dim=check_dim(self.in_dim, "in_dim"))
-        set_checked(self, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
-        set_checked(self, seed=check_seed(self.seed))
 
     def apply(self, x: Any) -> Array:
         """Sketch of each row.
@@ -91,10 +93,15 @@ class LinearSketch(abc.ABC):
     def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
         """`adjoint` of checked rows."""
 
+    @abc.abstractmethod
+    def _open_stream(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
+        """`apply` of unchecked dense rows whose columns come in parts: the same bits for every cut."""
 
-@dataclass(frozen=True, slots=True)
+
 class PartwiseSketch(LinearSketch):
     """A linear map whose columns can be made alone, so that a long row can be sketched in parts."""
+
+    __slots__ = ()
 
     def apply_part(self, x: Any, start: int) -> Array:
         """Sketch of the columns ``start, ..., start + k - 1`` of a row, the other columns being zero.
@@ -125,9 +132,39 @@ class PartwiseSketch(LinearSketch):
         """`apply` of checked rows."""
         return self._apply_columns(x, 0, backend)
 
-    @abc.abstractmethod
     def _apply_columns(self, x: Any, start: int, backend: Backend) -> Array:
         """`apply_part` of checked rows."""
+        if is_sparse(x):
+            return self._apply_sparse_columns(x, start, backend)
+        stream = self._open_columns(x.shape[0], range(start, start + x.shape[1]), backend, x.dtype)
+        stream.add(x)
+        return stream.result()
+
+    def _open_stream(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
+        """`apply` of unchecked dense rows whose columns come in parts: the same bits for every cut."""
+        return self._open_columns(n_rows, range(self.in_dim), backend, dtype)
+
+    @abc.abstractmethod
+    def _apply_sparse_columns(self, x: Any, start: int, backend: Backend) -> Array:
+        """`apply_part` of a checked sparse matrix."""
+
+    @abc.abstractmethod
+    def _open_columns(self, n_rows: int, columns: range, backend: Backend, dtype: Any) -> RowStream:
+        """`apply_part` of unchecked dense rows whose columns come in parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeededSketch(LinearSketch):
+    """A linear map that is drawn from a seed: its fields."""
+
+    in_dim: int
+    sketch_dim: int
+    seed: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        set_checked(self, in_dim=check_dim(self.in_dim, "in_dim"))
+        set_checked(self, sketch_dim=check_dim(self.sketch_dim, "sketch_dim"))
+        set_checked(self, seed=check_seed(self.seed))
 
 
 @dataclass(frozen=True, slots=True)

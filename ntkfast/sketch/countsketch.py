@@ -13,13 +13,21 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, philox
-from ._base import PartwiseSketch, is_sparse
+from ._base import PartwiseSketch, SeededSketch, is_sparse
+from ._row_stream import RowStream
 
 __all__ = ["CountSketch", "SparseJL"]
 
 
+# Entries of the tables of all columns that are kept for the next call: they take about as long to read as to make.
+KEPT_ENTRIES = 2**22
+
+# Entries of the tables of a tile of columns: they stay in a core's cache while all rows pass.
+TILE_ENTRIES = 2**16
+
+
 @dataclass(frozen=True, slots=True)
-class _HashSketch(PartwiseSketch):
+class _HashSketch(SeededSketch, PartwiseSketch):
     """Every column of S has one nonzero in each of some blocks of buckets: a sign over the root of their number."""
 
     _stream: ClassVar[Stream]
@@ -28,30 +36,87 @@ class _HashSketch(PartwiseSketch):
     def _n_blocks(self) -> int:
         return 1
 
+    @property
+    def _is_kept(self) -> bool:
+        """Whether the tables of all columns are few enough to be kept."""
+        return self.in_dim * self._n_blocks <= KEPT_ENTRIES
+
     def _apply_columns(self, x: Any, start: int, backend: Backend, out: Array | None = None) -> Array:
         """`apply_part` of checked rows, to `out` if given; for sketches that are made of this one."""
-        part = (self, start, start + x.shape[1])
-        bucket, sign = memoised(part, _hash_tables, backend, x.dtype)
+        if is_sparse(x):
+            return self._apply_sparse_columns(x, start, backend)
         if out is None:
             out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
-        if is_sparse(x):
-            backend.launch(countsketch.apply_sparse, x.data, x.indices, x.indptr, bucket, sign, out)
-        else:
-            backend.launch(countsketch.apply, x, bucket, sign, out)
+        if self._is_kept:
+            backend.launch(countsketch.apply, x, *self._tables(start, start + x.shape[1], backend, x.dtype), out)
+            return self._scaled(out)
+        stream = _HashStream(self, start, backend, out)
+        stream.add(x)
+        return stream.result()
+
+    def _apply_sparse_columns(self, x: Any, start: int, backend: Backend) -> Array:
+        """`apply_part` of a checked sparse matrix."""
+        out = backend.xp.empty((x.shape[0], self.sketch_dim), x.dtype)
+        tables = self._tables(start, start + x.shape[1], backend, x.dtype)
+        backend.launch(countsketch.apply_sparse, x.data, x.indices, x.indptr, *tables, out)
         return self._scaled(out)
 
     def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
         """`adjoint` of checked rows."""
-        bucket, sign = memoised((self, 0, self.in_dim), _hash_tables, backend, z.dtype)
         out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
-        backend.launch(countsketch.adjoint, z, bucket, sign, out)
+        backend.launch(countsketch.adjoint, z, *self._tables(0, self.in_dim, backend, z.dtype), out)
         return self._scaled(out)
+
+    def _open_columns(self, n_rows: int, columns: range, backend: Backend, dtype: Any) -> RowStream:
+        """`apply_part` of unchecked dense rows whose columns come in parts."""
+        return _HashStream(self, columns.start, backend, backend.xp.empty((n_rows, self.sketch_dim), dtype))
 
     def _scaled(self, out: Array) -> Array:
         """Scale in place, after the sums of +-x_i: so these are the same bits in every order of targets."""
         if self._n_blocks > 1:
             out *= out.dtype.type(1.0 / math.sqrt(self._n_blocks))
         return out
+
+    def _tables(self, start: int, stop: int, backend: Backend, dtype: Any) -> tuple[Array, ...]:
+        """Buckets and signs, each (blocks, columns), of the columns [start, stop)."""
+        if not self._is_kept:
+            return memoised((self, start, stop), _hash_tables, backend, dtype)
+        whole = memoised((self, 0, self.in_dim), _hash_tables, backend, dtype)
+        return tuple(backend.xp.ascontiguousarray(table[:, start:stop]) for table in whole)
+
+
+class _HashStream(RowStream):
+    """Sums of +-x_i that run column by column, so that they are the same bits wherever the columns are cut."""
+
+    def __init__(self, sketch: _HashSketch, start: int, backend: Backend, out: Array) -> None:
+        out[:] = 0
+        self._sketch, self._place, self._backend, self._out = sketch, start, backend, out
+
+    def add(self, x: Array) -> None:
+        """Add the next columns to the sums, a tile of them at a time."""
+        width = max(1, TILE_ENTRIES // self._sketch._n_blocks)
+        for first in range(0, x.shape[1], width):
+            tile = _in_rows(x[:, first : first + width], self._backend)
+            start, stop = self._place + first, self._place + first + tile.shape[1]
+            self._backend.launch(countsketch.add, tile, *self._tables(start, stop, x.dtype), self._out)
+        self._place += x.shape[1]
+
+    def result(self) -> Array:
+        """The sums, scaled."""
+        return self._sketch._scaled(self._out)
+
+    def _tables(self, start: int, stop: int, dtype: Any) -> tuple[Array, ...]:
+        """Tables of a tile: a part of those of all columns, where they are kept, or made for this once."""
+        if self._sketch._is_kept:
+            return self._sketch._tables(start, stop, self._backend, dtype)
+        return _hash_tables((self._sketch, start, stop), self._backend, dtype)
+
+
+def _in_rows(x: Array, backend: Backend) -> Array:
+    """Rows whose entries lie side by side, one row after another with or without gaps: copied where they do not."""
+    if x.strides[1] == x.itemsize and x.strides[0] >= 0:
+        return x
+    return backend.xp.ascontiguousarray(x)
 
 
 def _hash_tables(part: tuple[_HashSketch, int, int], backend: Backend, dtype: Any) -> tuple[Array, ...]:
@@ -63,7 +128,8 @@ def _hash_tables(part: tuple[_HashSketch, int, int], backend: Backend, dtype: An
     for block, (first, last) in enumerate(itertools.pairwise(bounds)):
         key = philox.derive_key(sketch.seed, sketch._stream, block)
         backend.launch(philox.bucket_sign, key, start, last - first, bucket[block], sign[block])
-        bucket[block] += np.int32(first)
+        if first > 0:
+            bucket[block] += np.int32(first)
     return bucket, sign
 
 
@@ -173,7 +239,7 @@ class SparseJL(_HashSketch):
 
     def __post_init__(self) -> None:
         # slots make dataclass rebuild the class, so super() without arguments would miss it
-        PartwiseSketch.__post_init__(self)
+        SeededSketch.__post_init__(self)
         set_checked(self, nnz=check_int(self.nnz, "nnz", minimum=1, maximum=self.sketch_dim))
 
     @property

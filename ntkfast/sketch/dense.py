@@ -11,7 +11,8 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import Kernel, philox
-from ._base import PartwiseSketch, is_sparse
+from ._base import PartwiseSketch, SeededSketch
+from ._row_stream import BlockStream, RowStream
 
 __all__ = ["GaussianSketch", "RademacherSketch"]
 
@@ -19,9 +20,12 @@ __all__ = ["GaussianSketch", "RademacherSketch"]
 # summation, and with it the result, does not depend on free memory.
 BLOCK_ENTRIES = 2**20
 
+# Rows and columns of one product: what a caller's part lacks of so many columns is held back. A GPU needs more work.
+PRODUCT = {"numpy": (256, 512), "cupy": (2**14, 2**12)}
+
 
 @dataclass(frozen=True, slots=True)
-class _DenseSketch(PartwiseSketch):
+class _DenseSketch(SeededSketch, PartwiseSketch):
     """A matrix G of shape (in_dim, sketch_dim) whose entry (j, i) is element ``j * sketch_dim + i`` of a stream."""
 
     _stream: ClassVar[Stream]
@@ -37,16 +41,22 @@ class _DenseSketch(PartwiseSketch):
                 out[:, start:stop] = z @ block.T
         return out
 
-    def _apply_columns(self, x: Any, start: int, backend: Backend) -> Array:
-        """`apply_part` of checked rows: their product with rows of ``G / sqrt(sketch_dim)``."""
+    def _apply_sparse_columns(self, x: Any, start: int, backend: Backend) -> Array:
+        """`apply_part` of a sparse matrix: its product with rows of ``G / sqrt(sketch_dim)``."""
         out = backend.xp.zeros((x.shape[0], self.sketch_dim), x.dtype)
-        columns = x.tocsc() if is_sparse(x) else x  # a slice of columns is cheap in CSC only
+        columns = x.tocsc()  # a slice of columns is cheap in CSC only
         for first, last in self._blocks(start, start + x.shape[1]):
             block = self._block(first, last, backend, x.dtype)
             with quiet():
                 out += columns[:, first - start : last - start] @ block
         out *= x.dtype.type(1.0 / math.sqrt(self.sketch_dim))
         return out
+
+    def _open_columns(self, n_rows: int, columns: range, backend: Backend, dtype: Any) -> RowStream:
+        """`apply_part` of unchecked dense rows whose columns come in parts."""
+        out = backend.xp.zeros((n_rows, self.sketch_dim), dtype)
+        products = _Products(self, columns, backend)
+        return BlockStream(columns, products.width, products.add, out, 1.0 / math.sqrt(self.sketch_dim))
 
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Ranges of input columns, cut at multiples of the block height."""
@@ -71,6 +81,43 @@ class _DenseSketch(PartwiseSketch):
         key = philox.derive_key(self.seed, self._stream)
         backend.launch(self._kernel, key, start * self.sketch_dim, block.reshape(-1))
         return block
+
+
+class _Products:
+    """Products of blocks of columns with their rows of G: for the same rows, always the same calls of the BLAS."""
+
+    def __init__(self, sketch: _DenseSketch, columns: range, backend: Backend) -> None:
+        self._sketch, self._stop, self._backend = sketch, columns.stop, backend
+        self._n_rows, width = PRODUCT[backend.name]
+        self.width = min(width, sketch._block_height())
+        self._held: tuple[range, Array] | None = None
+        self._scratch: tuple[Array, Array] | None = None
+
+    def add(self, x: Array, first: int, out: Array) -> None:
+        """Add the products of a block's columns (n, w), of which the first is `first`, to `out` (n, sketch_dim)."""
+        matrix = self._rows_of_matrix(first, first + x.shape[1], x.dtype)
+        with quiet():
+            for start in range(0, x.shape[0], self._n_rows):
+                rows = slice(start, min(start + self._n_rows, x.shape[0]))
+                out[rows] += self._product(x[rows], matrix)
+
+    def _product(self, tile: Array, matrix: Array) -> Array:
+        """``tile @ matrix``, from a copy of the tile, so that its place and strides in memory never show."""
+        if self._scratch is None:  # the first tile is the largest
+            empty, n_rows = self._backend.xp.empty, tile.shape[0]
+            self._scratch = empty((n_rows, self.width), tile.dtype), empty((n_rows, matrix.shape[1]), tile.dtype)
+        copy, product = (array[: tile.shape[0]] for array in self._scratch)
+        copy[:, : tile.shape[1]] = tile
+        return self._backend.xp.matmul(copy[:, : tile.shape[1]], matrix, out=product)
+
+    def _rows_of_matrix(self, first: int, stop: int, dtype: Any) -> Array:
+        """Rows [first, stop) of G, of which several blocks are made at once."""
+        if self._held is None or stop > self._held[0].stop:
+            n_blocks = self._sketch._block_height() // self.width
+            place = range(first, min(self._stop, first + n_blocks * self.width))
+            self._held = place, self._sketch._block(place.start, place.stop, self._backend, dtype)
+        place, matrix = self._held
+        return matrix[first - place.start : stop - place.start]
 
 
 def _whole_matrix(sketch: _DenseSketch, backend: Backend, dtype: Any) -> tuple[Array, ...]:
@@ -104,8 +151,9 @@ class GaussianSketch(_DenseSketch):
     entries. Sparse input costs ``2 nnz sketch_dim`` instead; its random numbers cost the same.
 
     Determinism: entries are the same bits for every block, thread count and run, on a GPU to a few units in the last
-    place. Products are as reproducible as the BLAS: equal calls give equal bits; the number of rows or threads may
-    move the last bits. Dense and sparse input agree to rounding.
+    place. Products are as reproducible as the BLAS: equal calls give equal bits, also where columns come in parts; the
+    number of rows or threads, and a row's place among them, may move the last bits. Dense and sparse input agree to
+    rounding.
 
     Backends: numpy, cupy.
 
@@ -151,7 +199,8 @@ class RademacherSketch(_DenseSketch):
     of about 2**20 entries. Sparse input costs ``2 nnz sketch_dim`` instead; its signs cost the same.
 
     Determinism: signs are the same bits everywhere. Products are as reproducible as the BLAS: equal calls give
-    equal bits; the number of rows or threads may move the last bits. Dense and sparse input agree to rounding.
+    equal bits, also where columns come in parts; the number of rows or threads, and a row's place among them, may move
+    the last bits. Dense and sparse input agree to rounding.
 
     Backends: numpy, cupy.
 

@@ -20,7 +20,8 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import countsketch, hadamard, philox
-from ._base import LinearSketch, Scratch, dense, row_tiles
+from ._base import Scratch, SeededSketch, dense, row_tiles
+from ._row_stream import BlockStream, RowStream
 
 __all__ = ["SRHT"]
 
@@ -110,7 +111,7 @@ def balanced_rows(key: int, n_rows: int, n_samples: int, backend: Backend) -> Ar
 
 
 @dataclass(frozen=True, slots=True)
-class SRHT(LinearSketch):
+class SRHT(SeededSketch):
     """Subsampled randomized Hadamard transform: ``S x = P H D x / sqrt(sketch_dim)``.
 
     D are random signs, H the Walsh-Hadamard matrix of order p, the power of two at or above `in_dim`, and P samples
@@ -175,6 +176,15 @@ class SRHT(LinearSketch):
         for rows in row_tiles(z.shape[0], sample.order, z.dtype):
             sample.pull(z[rows], scratch, out[rows])
         return out
+
+    def _open_stream(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
+        """`apply` of unchecked dense rows whose columns come in parts, which are held until the rows are whole."""
+
+        def add_block(x: Array, first: int, out: Array) -> None:
+            out[...] = self._apply_unchecked(x, backend)
+
+        out = backend.xp.empty((n_rows, self.sketch_dim), dtype)
+        return BlockStream(range(self.in_dim), self.in_dim, add_block, out)
 
     def _sample(self) -> HadamardSample:
         key = philox.derive_key(self.seed, Stream.SRHT)
