@@ -4,6 +4,7 @@ Letters: n samples, k outputs, y (n, k) the outputs, c the right class. One outp
 logit 0 of class 0, so that two classes need no second output.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +191,7 @@ class Margin:
     def _others(self, y: Array, backend: Backend) -> Array:
         """Outputs with -inf at the right class."""
         others = y.copy()
-        others[_places(self.labels, backend)] = -backend.xp.inf
+        others[_places(self.labels, backend)] = -math.inf
         return others
 
     def _value(self, y: Array, backend: Backend) -> Array:
@@ -232,7 +233,7 @@ def _check_labels(labels: Any) -> Array:
     """A copy of a vector of classes."""
     array_backend(labels, "labels")
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"expected labels of an integer dtype, got {labels.dtype}; convert them with labels.astype(int)")
+        raise TypeError(f"expected labels of an integer dtype, got {labels.dtype}; use labels.astype(int)")
     if labels.ndim != 1 or not labels.size:
         raise ValueError(f"expected labels of shape (n,), not empty, got {labels.shape}")
     if int(labels.min()) < 0:
