@@ -88,7 +88,8 @@ def attribution(
     -----
     With s = min(n, m). Cost: n m s + s^3 / 3 + n_test s^2 multiply-adds in float64, and n_test n m in the dtype of
     `phi_train` (in float64, where n < m). Memory: s^2 float64 numbers (three times that with CuPy), and blocks of rows
-    in what is left. `phi_train` is read twice, and once more per block of test samples beyond the first.
+    in what is left. `phi_train` is read twice, and once per block of at most 4096 test samples; where n < m, also once
+    per block of its own. A budget of little more than the small matrix makes blocks of few rows, which is slow.
     Scale: that of the gradients does not matter with reg = 0; otherwise `reg` goes with its square.
     Accuracy: relative error about the unit roundoff of the dtype times the root of the condition number of
     Phi^T Phi + reg I, plus that of float64 times the condition number.
@@ -147,7 +148,7 @@ def average_attributions(scores: Iterable[Array], weights: Iterable[Array] | Non
 
     Notes
     -----
-    Soft thresholding, which TRAK applies to very many training samples, is left to the caller.
+    TRAK's optional soft thresholding of the result is left to the caller.
     Backends: numpy, cupy.
 
     References
