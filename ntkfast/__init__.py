@@ -6,6 +6,7 @@ The parts, each with its own documentation:
 - `ntkfast.empirical`: the kernel of a finite network, its gradients, operators and linear models;
 - `ntkfast.layers`: networks with hand-derived derivatives;
 - `ntkfast.autodiff`: engines that differentiate other functions;
+- `ntkfast.projection`: random projections of per-sample gradients from their factors; kernels and attribution from them;
 - `ntkfast.spectrum`: eigenvalues, ranks, alignment; traces and densities from products alone;
 - `ntkfast.features`: maps phi with phi(x) . phi(y) close to a kernel;
 - `ntkfast.regression`: ridge, conjugate gradients, gradient flow, Gaussian processes;
@@ -15,11 +16,12 @@ The parts, each with its own documentation:
 - `ntkfast.testing`: conformance checks for layers and engines, imported on request.
 """
 
-from . import analytic, autodiff, empirical, features, layers, regression, sketch, spectrum, zonal
+from . import analytic, autodiff, empirical, features, layers, projection, regression, sketch, spectrum, zonal
 from .analytic import KernelPair, nngp, nngp_and_ntk, ntk, ntk_hyperparameter_gradient, ntk_vjp
 from .backends import Backend, available_backends, get_backend
 from .empirical import empirical_ntk, empirical_ntk_vjp, layer_ntks, linearize, ntk_operator, trainability
 from .features import OnePassFeatures
+from .projection import project_jacobian
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,8 @@ __all__ = [
     "ntk_hyperparameter_gradient",
     "ntk_operator",
     "ntk_vjp",
+    "project_jacobian",
+    "projection",
     "regression",
     "sketch",
     "spectrum",

@@ -12,11 +12,11 @@ from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from ..backends import get_backend
 from ..layers.factors import Factors
 from ..sketch._base import LinearSketch
-from ._base import JacobianSketch, Plan
+from ._base import JacobianSketch, Plan, Shape
 from ._collector import Collector
 from .linear import plan_columns
 
-__all__ = ["Cotangents", "PerSample", "plan", "project_jacobian"]
+__all__ = ["Cotangents", "PerSample", "collect", "plan", "project_jacobian"]
 
 Cotangents = Array | Callable[[Array], Array]
 
@@ -115,10 +115,32 @@ def project_jacobian(
     >>> phi.shape
     (5, 256)
     """
+    return collect(
+        fun,
+        params,
+        x,
+        lambda shapes: plan(sketch, shapes),
+        cotangents=cotangents,
+        autodiff=autodiff,
+        max_memory=max_memory,
+    )
+
+
+def collect(
+    fun: Any,
+    params: Tree,
+    x: Array,
+    make_plan: Callable[[dict[str, Shape]], Plan],
+    *,
+    cotangents: Cotangents | None,
+    autodiff: str | Autodiff,
+    max_memory: int | None,
+) -> Array:
+    """`project_jacobian` by what `make_plan` makes of the shapes of the parameter arrays."""
     engine = get_autodiff(autodiff)
     with quiet():
         checked = engine.check(fun, params, x)
-        layout = plan(sketch, {path: array.shape for path, array in checked.entries.items()})
+        layout = make_plan({path: array.shape for path, array in checked.entries.items()})
         weights = _check_cotangents(cotangents, checked)
         source = _Source(engine, fun, params, checked, layout)
         k = checked.n_outputs if weights is None else 1
@@ -133,7 +155,7 @@ def project_jacobian(
     return out if weights is None else out[:, 0]
 
 
-def plan(sketch: JacobianSketch | LinearSketch, shapes: dict[str, tuple[int, ...]]) -> Plan:
+def plan(sketch: JacobianSketch | LinearSketch, shapes: dict[str, Shape]) -> Plan:
     """How a sketch treats parameter arrays of given shapes."""
     if isinstance(sketch, JacobianSketch):
         return sketch._plan(shapes)
@@ -147,6 +169,9 @@ def plan(sketch: JacobianSketch | LinearSketch, shapes: dict[str, tuple[int, ...
 
 def _check_cotangents(cotangents: Any, checked: Checked) -> Any:
     """None, a function of outputs, or a checked array."""
+    if isinstance(cotangents, PerSample):  # labels that do not fit show with any outputs, before work
+        zeros = checked.backend.xp.zeros((len(checked.x1), checked.n_outputs), checked.dtype)
+        _check_weights(cotangents(zeros), checked, "cotangents(y)")
     if cotangents is None or callable(cotangents):
         return cotangents
     return _check_weights(cotangents, checked, "cotangents")
@@ -211,20 +236,19 @@ class _Source:
 
     def rows(self, k: int, max_memory: int | None) -> int:
         """Samples of a tile."""
-        one = self.checked.x1[:1]
-        sample: int = self.checked.dtype.itemsize * self._numbers(one, k)
-        chunk = 2 * self.checked.dtype.itemsize * Collector.CHUNK[self.checked.backend.name]
-        budget = memory_budget(max_memory, self.checked.backend, smallest=sample)
-        budget = min(budget, max(sample, budget - chunk), _TILE[self.checked.backend.name])
-        return max(1, int(budget) // sample)
+        itemsize, backend = self.checked.dtype.itemsize, self.checked.backend
+        sample: int = itemsize * (self._numbers(k) + _WAITING * k * self.plan.width)
+        chunk = 2 * itemsize * Collector.CHUNK[backend.name]
+        budget = memory_budget(max_memory, backend, smallest=sample)
+        return max(1, int(min(budget - chunk, _TILE[backend.name])) // sample)
 
-    def _numbers(self, one: Array, k: int) -> int:
-        """Numbers that a tile holds per sample: activations and cotangents, vectors that wait, and the result."""
+    def _numbers(self, k: int) -> int:
+        """Numbers that the engine holds per sample: all inputs of layers and one layer's cotangents, or Jacobians."""
         if not isinstance(self.engine, SupportsFactors):
             return int(2 * self.checked.n_outputs * sum(array.size for array in self.checked.entries.values()))
-        found = list(self._factors(one, lambda y: get_backend(y).xp.zeros_like(y)))
-        held = sum(math.prod(f.spatial) * (2 * getattr(f, "in_width", 0) + 3 * k * f.shape[-1]) for _, f in found)
-        return int(held + _WAITING * k * self.plan.width)
+        leaves = self.fun.leaves(self.checked.x1.shape[1:])
+        sizes = [(math.prod(shape), math.prod(layer.out_shape(shape))) for _, layer, shape in leaves]
+        return int(sum(2 * size for size, _ in sizes) + 3 * k * max(map(sum, sizes)))
 
     def _factors(self, x: Array, weights: Callable[[Array], Array] | None) -> Iterator[tuple[str, Factors]]:
         assert isinstance(self.engine, SupportsFactors)

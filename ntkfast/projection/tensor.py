@@ -70,8 +70,8 @@ class TensorProjection(JacobianSketch):
 
     Notes
     -----
-    Variance of ``<S X, S Y>`` for one array, exactly, where X and Y are its Jacobians as matrices (i, o), X_a their rows
-    and x_b their columns: with ``V(A) = |A|^2 + tr(A A) - 2 sum_a A_aa^2``, g = 1 for odd m and 2 for even m, and
+    Variance of ``<S X, S Y>`` for one array, exactly, where X and Y are its Jacobians as matrices (i, o), X_a their
+    rows and x_b their columns: with ``V(A) = |A|^2 + tr(A A) - 2 sum_a A_aa^2``, g = 1 for odd m and 2 for even m, and
     ``D = sum_a (|X_a|^2 |Y_a|^2 + <X_a, Y_a>^2) + sum_b (|x_b|^2 |y_b|^2 + <x_b, y_b>^2) - 2 sum_ab X_ab^2 Y_ab^2``,
 
         [ V(X^T Y) + V(X Y^T) + |X|^2 |Y|^2 + <X, Y>^2 - D ] / m + g [ <X^T X, Y^T Y> + <X X^T, Y Y^T> - D ] / m^2

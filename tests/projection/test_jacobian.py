@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from empirical.networks import mlp, named, smallest_budget
+from empirical.networks import named, smallest_budget
 from helpers import assert_close
 
 from ntkfast.empirical import empirical_ntk, jacobian
@@ -126,7 +126,7 @@ def test_memory_stays_within_the_budget(algorithm):
 
 
 def test_the_whole_is_unbiased_for_the_trace():
-    """R = 400 seeds: the mean of the estimated trace NTK within 6 standard errors, failure probability 2e-9 an entry."""
+    """R = 400 seeds: the mean of the estimated trace NTK within 6 standard errors; fails with probability 2e-8."""
     case = named("cnn_gap", n1=3)
     exact = empirical_ntk(case.net, case.params, case.x1)
     draws = []
