@@ -169,7 +169,7 @@ NET = Dense(10, W_std=8.0, b_std=1.0)  # scale 1: multinomial logistic regressio
 def _classifier(x, labels, steps=200):
     """Parameters of `NET` after gradient descent with momentum on the cross entropy and a penalty."""
     params = {"weight": np.zeros((64, 10)), "bias": np.zeros(10)}
-    motion = {name: 0.0 for name in params}
+    motion = dict.fromkeys(params, 0.0)
     for _ in range(steps):
         outputs = NET.forward(params, x)[0]
         delta = cross_entropy(labels)(outputs) / len(x)
