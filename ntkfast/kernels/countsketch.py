@@ -125,8 +125,8 @@ def _add_cpu(x, bucket, sign, out):
     n, m = out.shape
     if x.size == 0:
         return
-    # blocks are worth it where every thread gets one, and their sums fit the cache
-    blocked = n >= _ROWS * numba.get_num_threads() and m * _ROWS * out.itemsize <= _BLOCK_BYTES
+    # blocks are worth it where every thread gets one, their sums fit the cache, and are met more often than copied
+    blocked = n >= _ROWS * numba.get_num_threads() and m * _ROWS * out.itemsize <= _BLOCK_BYTES and bucket.size > 2 * m
     _add_rows(*_flat(x), bucket, sign, n // _ROWS if blocked else 0, out)
 
 

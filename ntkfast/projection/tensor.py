@@ -37,9 +37,9 @@ _TABLE = 2**17
 # Numbers of the sketches of one tile of positions.
 _POSITIONS = 2**18
 
-# Nanoseconds on one core of a CPU, of which only ratios matter: of a transform per number and stage; of an entry of
-# a Jacobian to be written and read again, and per multiply-add of the matrix product that sums its positions.
-_TRANSFORM, _ENTRY, _PRODUCT = 0.1, 1.0, 0.02
+# Nanoseconds on one core of a CPU, of which only ratios matter: of a transform, per number and stage; of a number of a
+# side, to be hashed; of an entry of a Jacobian, to be formed and hashed, and per product that is summed over positions.
+_TRANSFORM, _SIDE, _ENTRY, _PRODUCT = 0.1, 1.5, 2.5, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,9 +175,10 @@ class HashedArray(ArraySketch):
             return False
         if self.algorithm != "auto":
             return self.algorithm == "fft"
-        k, places = factors.k, factors.positions * factors.groups
-        transforms = places * (1 + k) * self.width * math.log2(2 * self.width) * _TRANSFORM
-        return transforms < k * factors.size * (_ENTRY + factors.positions * _PRODUCT)
+        k, t = factors.k, factors.positions
+        transform = self.width * math.log2(2 * self.width) * _TRANSFORM
+        transforms = t * (factors.groups * (1 + k) * transform + (factors.in_width + k * factors.out_width) * _SIDE)
+        return transforms < k * factors.size * (_ENTRY + t * _PRODUCT)
 
     def numbers(self, factors: Factors) -> int:
         """Numbers per sample that are held at once."""
