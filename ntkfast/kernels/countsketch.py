@@ -117,7 +117,9 @@ def _add_rows(flat, stride, bucket, sign, n_blocks, out):
 def _flat(x):
     """The memory of rows as one row, and the distance of two rows in it: one type for arrays and for their slices."""
     n, d = x.shape
-    stride = x.strides[0] // x.itemsize if n > 1 else d
+    if x.flags.c_contiguous:  # as_strided takes 10 us
+        return x.reshape(-1), d
+    stride = x.strides[0] // x.itemsize
     return as_strided(x, ((n - 1) * stride + d,), (x.itemsize,)), stride
 
 
