@@ -132,7 +132,7 @@ def _energies(fun: Any, params: Tree, x: Array, **options: Any) -> list[float]:
     """Mean squared gradient norms of the arrays."""
     norms = collect(fun, params, x, _norms, **options)
     norms = norms.reshape(-1, norms.shape[-1]).mean(axis=0, dtype="float64")
-    energies: list[float] = norms.tolist()
+    energies: list[float] = get_backend(norms).to_numpy(norms).tolist()
     if not any(energies):
         raise ValueError("expected gradients that are not all zero, got zeros, or too small for their dtype")
     return energies
