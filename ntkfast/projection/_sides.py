@@ -140,12 +140,13 @@ class _Selected(Side):
     def apply(self, x: Array) -> Array:
         """Map the last axis."""
         chosen, factor = self.tables(x)
-        return (x if self.width == self.length else x[..., chosen]) * factor
+        # not x[..., chosen], which is not C-contiguous
+        return (x if self.width == self.length else get_backend(x).xp.take(x, chosen, axis=-1)) * factor
 
     def apply_rows(self, x: Array) -> Array:
         """Map the rows of matrices (n, length, columns)."""
         chosen, factor = self.tables(x)
-        return (x if self.width == self.length else x[:, chosen]) * factor[:, None]
+        return (x if self.width == self.length else get_backend(x).xp.take(x, chosen, axis=1)) * factor[:, None]
 
     def read(self, index: Array, like: Array) -> Array:
         """The number at the place of a coordinate that is kept, and zeros."""

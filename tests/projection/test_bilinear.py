@@ -1,0 +1,196 @@
+"""Two-sided projections from factors: the sketch of the Jacobian, in every order of their steps, chunk and backend."""
+
+import tracemalloc
+
+import fakecupy
+import numpy as np
+import pytest
+from empirical.networks import NAMES, named, problem
+from helpers import assert_close
+
+from ntkfast._tree import tree_map
+from ntkfast.empirical import jacobian
+from ntkfast.empirical.jacobian import jacobian_factors
+from ntkfast.layers import AvgPool2d, Conv2d, Dense, GlobalAvgPool, ReLU, Sequential
+from ntkfast.layers.factors import JacobianFactors, SparseFactors
+from ntkfast.projection import KroneckerProjection, MaskedProjection, project_jacobian
+from ntkfast.projection._base import ArraySketch, matrix_shape
+from ntkfast.projection._bilinear import BilinearArray
+from ntkfast.projection._collector import collect
+from ntkfast.projection._sides import Kept, Mixed, Sampled, side_widths
+from ntkfast.projection.kronecker import KroneckerArray
+
+CLASSES = (KroneckerProjection, MaskedProjection)
+
+
+def both(case, sketch, **options):
+    """The projection from factors, and the sketch of the Jacobian itself."""
+    found = project_jacobian(case.net, case.params, case.x1, sketch, **options)
+    return found, collect(sketch, jacobian(case.net, case.params, case.x1), 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("combine", ["sum", "concatenate"])
+@pytest.mark.parametrize("width", [12, 150])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_sketch_of_factors_is_that_of_the_jacobian(name, combine, width, cls):
+    found, expected = both(named(name), cls(max(width, 20) if name == "resnet" else width, combine=combine, seed=3))
+    assert_close(found, expected, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_gap", "cnn_groups", "embedding", "norms", "resnet"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_given_cotangents(name, cls):
+    case = named(name)
+    every = collect(cls(40, seed=1), jacobian(case.net, case.params, case.x1), 2)
+    ct = np.random.default_rng(0).standard_normal(every.shape[:2])
+    found = project_jacobian(case.net, case.params, case.x1, cls(40, seed=1), cotangents=ct)
+    assert_close(found, np.einsum("nk,nkm->nm", ct, every), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_groups", "resnet", "embedding"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_single_precision(name, cls):
+    found, expected = both(named(name, dtype="float32"), cls(64, seed=3))
+    assert found.dtype == np.float32
+    assert_close(found, expected, 1e-5)
+
+
+def parts(shape):
+    """Sketches of one array, with every kind of side that fits."""
+    rows, columns = matrix_shape(shape)
+    kinds = [Kept, lambda length, key: Mixed(length, min(2, length), key)]
+    kinds += [lambda length, key: Sampled(length, -(-length // 2), key)]
+    return [KroneckerArray(shape, rows * columns, r(rows, 5), c(columns, 6), 0) for r in kinds for c in kinds]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_all_orders_agree(name, monkeypatch):
+    """Sides of every kind, mapped before and after positions are summed."""
+    case = named(name)
+    for factors in jacobian_factors(case.net, case.params, case.x1).values():
+        for part in parts(factors.shape):
+            expected = ArraySketch.of_factors(part, factors)
+            for order in part._orders(factors):
+                monkeypatch.setattr(BilinearArray, "_order", lambda *_, order=order: order)
+                assert_close(part.of_factors(factors), expected, 1e-12)
+
+
+@pytest.mark.parametrize("places", [1, 12])
+@pytest.mark.parametrize("samples", [1, 5])
+def test_cotangents_that_samples_or_positions_share(places, samples):
+    """Below a linear head, and below a global average."""
+    rng = np.random.default_rng(0)
+    net = Sequential(Conv2d(4, 3, padding="SAME"), GlobalAvgPool()) if places == 1 else Sequential(
+        Conv2d(4, 3, padding="SAME"), AvgPool2d(2), GlobalAvgPool(), *([ReLU()] if samples == 5 else [])
+    )  # fmt: skip
+    x = rng.standard_normal((5, 4, 6, 3))
+    params = net.init(x.shape[1:], seed=0, dtype="float64")
+    for cls in CLASSES:
+        found = project_jacobian(net, params, x, cls(30, seed=2))
+        assert_close(found, collect(cls(30, seed=2), jacobian(net, params, x), 2), 1e-12)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_gap", "residual", "embedding"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_chunks_do_not_show(name, cls, monkeypatch):
+    case = named(name)
+    whole = project_jacobian(case.net, case.params, case.x1, cls(32, seed=1))
+    monkeypatch.setattr("ntkfast.projection._collector.Collector.CHUNK", {"numpy": 1})
+    assert_close(project_jacobian(case.net, case.params, case.x1, cls(32, seed=1)), whole, 1e-12)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_batches_do_not_show(cls):
+    jac = np.random.default_rng(0).standard_normal((7, 3, 3, 4, 6))
+    whole = collect(cls(40, seed=0), {"w": jac}, 1)
+    assert_close(collect(cls(40, seed=0), {"w": jac[2:5]}, 1), whole[2:5], 1e-13)
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_groups", "norms", "embedding"])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_devices(name, cls, monkeypatch):
+    """A stand-in for CuPy."""
+    case = named(name)
+    expected = project_jacobian(case.net, case.params, case.x1, cls(40, combine="sum", seed=1))
+    fakecupy.install(monkeypatch)
+    params = tree_map(lambda _, leaf: fakecupy.asarray(leaf), case.params)
+    found = project_jacobian(case.net, params, fakecupy.asarray(case.x1), cls(40, combine="sum", seed=1))
+    assert_close(found.get(), expected, 1e-12)
+
+
+# --- what it saves -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_jacobians_of_weights_and_tables_are_not_formed(cls, monkeypatch):
+    dense = named("mlp") if cls is KroneckerProjection else problem(Sequential(Dense(30), ReLU(), Dense(9)), (40,))
+    cases = [dense, named("embedding")]
+    sketch = cls(4, combine="sum", seed=0) if cls is KroneckerProjection else cls(4, blow_up=2, seed=0)
+    formed = []
+    for kind in (JacobianFactors, SparseFactors):
+        original = kind.jacobian
+        monkeypatch.setattr(
+            kind, "jacobian", lambda self, original=original: formed.append(self.shape) or original(self)
+        )
+    for case in cases:
+        project_jacobian(case.net, case.params, case.x1, sketch)
+    assert all(len(shape) == 1 for shape in formed)  # biases
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_memory_stays_far_below_the_jacobian(cls):
+    """64 samples of 210 thousand parameters are 54 MB."""
+    net = Sequential(Dense(400), ReLU(), Dense(400), ReLU(), Dense(10))
+    params, x = net.init((100,), seed=0), np.random.default_rng(0).standard_normal((64, 100)).astype("float32")
+    sketch, ct = cls(1024, seed=0), np.ones((64, 10), "float32")
+    project_jacobian(net, params, x, sketch, cotangents=ct)  # compiles, and keeps the tables
+    tracemalloc.start()
+    try:
+        project_jacobian(net, params, x, sketch, cotangents=ct)
+        assert tracemalloc.get_traced_memory()[1] < 8e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_order_follows_the_number_of_positions():
+    """One position: sides first. Many, and a small matrix: the sum first."""
+    part = KroneckerArray((27, 64), 512, Mixed(27, 16, 0), Mixed(64, 32, 1), 0)
+    rng = np.random.default_rng(0)
+    net = Sequential(Dense(64), ReLU(), Dense(1))
+    for shape, first in [((27,), True), ((900, 27), False)]:
+        case = Sequential(*net.layers[:2], *([GlobalAvgPool()] if len(shape) == 2 else []), net.layers[2])
+        x = rng.standard_normal((2, *shape))
+        factors = jacobian_factors(case, case.init(shape, seed=0, dtype="float64"), x)["0.weight"]
+        assert part._order(factors).columns is first
+
+
+# --- widths of the sides -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sides", "width", "expected"),
+    [
+        ((3, 4), 12, (3, 4)),
+        ((3, 4), 500, (3, 4)),
+        ((100, 100), 64, (8, 8)),
+        ((100, 100), 70, (8, 8)),
+        ((100, 100), 72, (8, 9)),
+        ((9, 100), 64, (9, 7)),
+        ((100, 9), 64, (7, 9)),
+        ((1, 100), 64, (1, 64)),
+        ((30, 100), 64, (8, 8)),
+        ((100, 100), 1, (1, 1)),
+        ((1, 7), 3, (1, 3)),
+    ],
+)
+def test_widths_of_sides(sides, width, expected):
+    assert side_widths(*sides, width) == expected
+
+
+def test_sides_fit_the_width_and_nothing_is_larger_than_its_side():
+    for i, o, width in np.random.default_rng(0).integers(1, 60, (500, 3)):
+        k_in, k_out = side_widths(int(i), int(o), int(width))
+        assert 1 <= k_in <= i
+        assert 1 <= k_out <= o
+        assert k_in * k_out <= max(width, 1)
