@@ -26,6 +26,8 @@ class Stream(enum.IntEnum):
     TENSOR_SKETCH = 6
     TENSOR_SRHT = 7
     POLY_SKETCH = 8
+    BLOCK_SRHT = 9
+    COORDINATE_MASK = 10
 
     # layers
     LAYERS = 32

@@ -19,7 +19,7 @@ from .._check import (
 )
 from .._typing import Array
 from ..backends import Backend, get_backend
-from ._row_stream import RowStream
+from ._row_stream import ChainStream, RowStream
 
 MAX_DIM = 2**31 - 1  # tables index columns by int32
 
@@ -143,6 +143,10 @@ class PartwiseSketch(LinearSketch):
     def _open_stream(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
         """`apply` of unchecked dense rows whose columns come in parts: the same bits for every cut."""
         return self._open_columns(n_rows, range(self.in_dim), backend, dtype)
+
+    def _open_chain(self, second: RowStream, n_rows: int, columns: range, backend: Backend, dtype: Any) -> RowStream:
+        """`apply_part`, followed by another sketch."""
+        return ChainStream(self._open_columns(n_rows, columns, backend, dtype), second)
 
     @abc.abstractmethod
     def _apply_sparse_columns(self, x: Any, start: int, backend: Backend) -> Array:

@@ -9,9 +9,9 @@ import abc
 from collections.abc import Callable
 
 from .._typing import Array
-from ..backends import Backend, get_backend
+from ..backends import get_backend
 
-__all__ = ["BlockStream", "ColumnStream", "RowStream"]
+__all__ = ["BlockStream", "ChainStream", "ColumnStream", "RowStream"]
 
 
 class RowStream(abc.ABC):
@@ -27,11 +27,17 @@ class RowStream(abc.ABC):
 
 
 class ColumnStream(RowStream):
-    """The columns themselves, side by side: a stream that sketches nothing, for the end of a chain of them."""
+    """The columns themselves, side by side: a stream that sketches nothing, for the end of a chain of them.
 
-    def __init__(self, n_rows: int, n_columns: int, backend: Backend, dtype: object) -> None:
-        self._out = backend.xp.empty((n_rows, n_columns), dtype)
-        self._place = 0
+    Parameters
+    ----------
+    out : array, shape (n_rows, m)
+    place : int
+        Where the first column goes.
+    """
+
+    def __init__(self, out: Array, place: int = 0) -> None:
+        self._out, self._place = out, place
 
     def add(self, x: Array) -> None:
         """Store the next columns."""
@@ -41,6 +47,22 @@ class ColumnStream(RowStream):
     def result(self) -> Array:
         """All columns."""
         return self._out
+
+
+class ChainStream(RowStream):
+    """A sketch of a sketch, where the first is known at its end only."""
+
+    def __init__(self, first: RowStream, second: RowStream) -> None:
+        self._first, self._second = first, second
+
+    def add(self, x: Array) -> None:
+        """Sketch the next columns by the first map."""
+        self._first.add(x)
+
+    def result(self) -> Array:
+        """The sketch, by the second map, of that by the first."""
+        self._second.add(self._first.result())
+        return self._second.result()
 
 
 class BlockStream(RowStream):

@@ -10,7 +10,7 @@ without replacement. For m a multiple of p the transform is an isometry.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from ._base import Scratch, SeededSketch, dense, row_tiles
 from ._row_stream import BlockStream, RowStream
 
 __all__ = ["SRHT"]
+
+Tables: TypeAlias = tuple[Array, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,9 @@ class HadamardSample:
     shuffled : bool
         Whether P is in random order even where it takes each of the p rows once. In natural order nothing has to be
         moved; of the two halves of a TensorSRHT one needs a random order.
+    signed : bool
+        Whether the sampled rows get random signs of their own, which several transforms that are added need: without
+        them, the first coordinates of all, which meet the row of ones of H, would go to the same place.
     """
 
     in_dim: int
@@ -47,21 +52,26 @@ class HadamardSample:
     key: int
     scale: float
     shuffled: bool
+    signed: bool = False
 
     @property
     def keeps_order(self) -> bool:
-        """Whether P is the identity."""
-        return self.n_rows == self.order and not self.shuffled
+        """Whether P is the identity, without signs."""
+        return self.n_rows == self.order and not (self.shuffled or self.signed)
 
     @property
     def order(self) -> int:
         """The order p of H."""
         return 1 << (self.in_dim - 1).bit_length()
 
-    def project(self, x: Array, scratch: Scratch, out: Array) -> None:
+    def tables(self, backend: Backend, dtype: Any, *, keep: bool = True) -> Tables:
+        """What `project` and `pull` read, kept for the next call or made anew."""
+        return memoised(self, _sample_tables, backend, dtype) if keep else _sample_tables(self, backend, dtype)
+
+    def project(self, x: Array, scratch: Scratch, out: Array, tables: Tables | None = None) -> None:
         """Write ``scale P H D x`` of each row of `x` (n, d) to `out` (n, m)."""
         backend = scratch.backend
-        sign, *sample = memoised(self, _sample_tables, backend, x.dtype)
+        sign, *sample = tables or self.tables(backend, x.dtype)
         padded = out if self.keeps_order else scratch.take(x.shape[0], self.order)
         backend.xp.multiply(x, sign, out=padded[:, : self.in_dim])
         padded[:, self.in_dim :] = 0
@@ -71,10 +81,10 @@ class HadamardSample:
             backend.launch(countsketch.adjoint, padded, *sample, out)
             scratch.give(padded)
 
-    def pull(self, z: Array, scratch: Scratch, out: Array) -> None:
+    def pull(self, z: Array, scratch: Scratch, out: Array, tables: Tables | None = None) -> None:
         """Write the transpose, ``scale D H P^T z`` of each row of `z` (n, m), to `out` (n, d)."""
         backend = scratch.backend
-        sign, *sample = memoised(self, _sample_tables, backend, z.dtype)
+        sign, *sample = tables or self.tables(backend, z.dtype)
         padded = scratch.take(z.shape[0], self.order)
         with quiet():
             if self.keeps_order:
@@ -86,15 +96,18 @@ class HadamardSample:
         scratch.give(padded)
 
 
-def _sample_tables(sample: HadamardSample, backend: Backend, dtype: Any) -> tuple[Array, ...]:
-    """Signs times scale (d,); rows of H (1, m) and ones (1, m), since sampling is a CountSketch without signs."""
+def _sample_tables(sample: HadamardSample, backend: Backend, dtype: Any) -> Tables:
+    """Signs times scale (d,); rows of H (1, m) and their signs (1, m), since sampling is a CountSketch transposed."""
     sign = backend.xp.empty(sample.in_dim, dtype)
     backend.launch(philox.signs, philox.derive_key(sample.key, 0), 0, sign)
     sign *= sign.dtype.type(sample.scale)
     if sample.keeps_order:
         return (sign,)
     rows = balanced_rows(philox.derive_key(sample.key, 1), sample.order, sample.n_rows, backend)
-    return sign, rows[None], backend.xp.ones((1, sample.n_rows), dtype)
+    row_sign = backend.xp.ones((1, sample.n_rows), dtype)
+    if sample.signed:
+        backend.launch(philox.signs, philox.derive_key(sample.key, 2), 0, row_sign[0])
+    return sign, rows[None], row_sign
 
 
 def balanced_rows(key: int, n_rows: int, n_samples: int, backend: Backend) -> Array:

@@ -6,14 +6,35 @@ import scipy.sparse
 from helpers import assert_close, tol
 
 from ntkfast import _memo
-from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, RademacherSketch, SparseJL, _base, dense
+from ntkfast.sketch import (
+    SRHT,
+    BlockSRHT,
+    Composition,
+    CoordinateMask,
+    CountSketch,
+    GaussianSketch,
+    RademacherSketch,
+    SparseJL,
+    _base,
+    dense,
+)
 
 HASHED = {
     "countsketch": CountSketch,
     "sparsejl": lambda d, m, *, seed: SparseJL(d, m, nnz=min(3, m), seed=seed),
 }
-BITWISE = {**HASHED, "srht": SRHT}
+
+
+def masked(d, m, *, seed):
+    """GraSS."""
+    n_kept = max(1, d // 2)
+    return Composition(CoordinateMask(d, n_kept, seed=seed), SparseJL(n_kept, m, nnz=1, seed=seed))
+
+
+BLOCKED = {"blocksrht": lambda d, m, *, seed: BlockSRHT(d, m, block=16, seed=seed), "grass": masked}
+BITWISE = {**HASHED, **BLOCKED, "srht": SRHT}
 DENSE = {"gaussian": GaussianSketch, "rademacher": RademacherSketch}
+PARTWISE = {**HASHED, **BLOCKED, **DENSE}
 LINEAR = {**BITWISE, **DENSE}
 SHAPES = [(37, 16), (37, 50), (1, 5), (9, 1), (64, 64), (1, 1), (70, 130)]
 
@@ -96,7 +117,7 @@ def test_rows_of_dense_sketches_are_computed_alone_to_rounding(make):
     assert_close(np.concatenate([sketch.apply(x[:4]), sketch.apply(x[4:])]), whole, tol("float64", 40))
 
 
-@parametrize({**HASHED, **DENSE})
+@parametrize(PARTWISE)
 def test_parts_of_a_row_add_up(make, backend):
     sketch, x = make(37, 16, seed=5), normal(4, 37)
     parts = sum(
@@ -155,7 +176,7 @@ def test_sparse_matrices_of_cupy(make, dtype, form):
     assert_close(z.get(), sketch.apply(x), 0.0 if make in BITWISE.values() else tol(dtype, 37))
 
 
-@parametrize({**HASHED, **DENSE})
+@parametrize(PARTWISE)
 def test_sparse_parts(make):
     x, sketch = sparse_rows(6, 37, "float64"), make(40, 16, seed=6)
     assert_close(sketch.apply_part(scipy.sparse.csr_array(x), 3), sketch.apply_part(x, 3), tol("float64", 37))

@@ -18,6 +18,9 @@ import scipy.sparse
 
 from ntkfast.sketch import (
     SRHT,
+    BlockSRHT,
+    Composition,
+    CoordinateMask,
     CountSketch,
     GaussianSketch,
     PolySketch,
@@ -117,11 +120,54 @@ def test_rademacher():
 @pytest.mark.parametrize(("d", "m"), [(12, 5), (16, 15), (16, 16), (9, 24), (1, 3)])
 def test_srht(d, m):
     x = pair(d)
-    p = 1 << (d - 1).bit_length()
-    k = m % p
-    variance = sign_variance(*x) * k * (p - k) / (m * m * (p - 1)) if p > 1 else 0.0
     draws = [inner(SRHT(d, m, seed=s).apply(x)) for s in range(R)]
-    assert_moments(draws, x[0] @ x[1], variance)
+    assert_moments(draws, x[0] @ x[1], srht_variance(*x, m))
+
+
+def srht_variance(x, y, m):
+    p = 1 << (x.size - 1).bit_length()
+    k = m % p
+    return sign_variance(x, y) * k * (p - k) / (m * m * (p - 1)) if p > 1 else 0.0
+
+
+def across(x, y, bounds):
+    """``|x|^2 |y|^2 + <x, y>^2`` less the same of every block between `bounds`."""
+    blocks = list(zip(np.split(x, bounds), np.split(y, bounds), strict=True))
+    return sum(s * ((a @ a) * (b @ b) + (a @ b) ** 2) for s, (a, b) in [(1, (x, y)), *((-1, pair) for pair in blocks)])
+
+
+@pytest.mark.parametrize(("d", "m", "block"), [(12, 5, 4), (13, 3, 4), (16, 16, 8), (11, 6, 4), (5, 3, 1), (7, 5, 8)])
+def test_block_srht(d, m, block):
+    """Among the vectors are those of first coordinates of blocks alone, which meet the row of ones."""
+    bounds = list(range(block, d, block))
+    firsts = np.zeros((2, d))
+    firsts[0, ::block], firsts[1, ::block] = 1.0, np.arange(1, len(bounds) + 2)
+    for x in (pair(d), firsts):
+        blocks = zip(np.split(x[0], bounds), np.split(x[1], bounds), strict=True)
+        variance = across(*x, bounds) / m + sum(srht_variance(a, b, m) for a, b in blocks)
+        draws = [inner(BlockSRHT(d, m, block=block, seed=s).apply(x)) for s in range(R)]
+        assert_moments(draws, x[0] @ x[1], variance)
+
+
+def mask_variance(x, y, bounds):
+    strata = np.split(x * y, bounds)
+    return sum(g.size * (g @ g) - g.sum() ** 2 for g in strata)
+
+
+@pytest.mark.parametrize(("d", "m"), [(12, 4), (13, 5), (9, 1), (6, 6)])
+def test_coordinate_mask(d, m):
+    x, bounds = pair(d), [d * b // m for b in range(1, m)]
+    draws = [inner(CoordinateMask(d, m, seed=s).apply(x)) for s in range(R)]
+    assert_moments(draws, x[0] @ x[1], mask_variance(*x, bounds))
+
+
+@pytest.mark.parametrize(("d", "kept", "m"), [(14, 6, 3), (12, 12, 5), (11, 3, 4)])
+def test_mask_and_sparsejl(d, kept, m):
+    """GraSS, with the same seed for both."""
+    x, bounds = pair(d), [d * b // kept for b in range(1, kept)]
+    maps = [(CoordinateMask(d, kept, seed=s), SparseJL(kept, m, nnz=1, seed=s)) for s in range(R)]
+    draws = [inner(Composition(*both).apply(x)) for both in maps]
+    assert_moments(draws, x[0] @ x[1], mask_variance(*x, bounds) + across(*x, bounds) / m)
 
 
 def tensor_sketch_variance(pairs, m):

@@ -12,6 +12,8 @@ import scipy.sparse
 from ntkfast import _memo
 from ntkfast.sketch import (
     SRHT,
+    BlockSRHT,
+    CoordinateMask,
     CountSketch,
     GaussianSketch,
     PolySketch,
@@ -27,6 +29,8 @@ DIGESTS = {
     "CountSketch": "fed7bf06309ec3d06d2bbee4eb4f99361136a79fefcfe1a97403ddd72ec6f332",
     "SparseJL": "177a47c0c52857302befdda9145519b424f338b1ab8ec63605a8c423b9d7ce94",
     "SRHT": "1b658ce0a9903053f628485cf136bf23cc5522047734296959186faad29efea6",
+    "BlockSRHT": "28260090fe2cf90458cfb09f8a0412d12d03fa3400c2c3b8234d50ef9efe2d1e",
+    "CoordinateMask": "61b58b4c226b109b420252ebc12d1c1f8751b6f6851cb80c62864297f6fe4a47",
     "GaussianSketch": "16e781c414436f84b28189000f07bdbc85236fef94c805b3c142791e490f8cfb",
     "RademacherSketch": "1a189245d2e2995b121c5f2bfb32d8a0ccd770abae4cbf098ff958258be063ff",
     "TensorSketch": "13e0c35dba59997a0aa2f6704fbc98820cdcc855db76a50a2f866865b1704bd5",
@@ -37,6 +41,8 @@ SKETCHES = {
     "CountSketch": CountSketch(37, 16, seed=2**64 - 1),
     "SparseJL": SparseJL(37, 16, nnz=3, seed=2**64 - 1),
     "SRHT": SRHT(37, 16, seed=2**64 - 1),
+    "BlockSRHT": BlockSRHT(37, 16, block=16, seed=2**64 - 1),
+    "CoordinateMask": CoordinateMask(37, 16, seed=2**64 - 1),
     "GaussianSketch": GaussianSketch(37, 16, seed=2**64 - 1),
     "RademacherSketch": RademacherSketch(37, 16, seed=2**64 - 1),
     "TensorSketch": TensorSketch((7, 5), 16, seed=2**64 - 1),
@@ -44,7 +50,7 @@ SKETCHES = {
     "PolySketch": PolySketch(37, 5, 16, seed=2**64 - 1),
 }
 sketches = pytest.mark.parametrize("name", list(SKETCHES))
-LINEAR = ["CountSketch", "SparseJL", "SRHT", "GaussianSketch", "RademacherSketch"]
+LINEAR = ["CountSketch", "SparseJL", "SRHT", "BlockSRHT", "CoordinateMask", "GaussianSketch", "RademacherSketch"]
 
 
 def call(sketch, x):
@@ -131,7 +137,7 @@ def test_seed_is_required_by_keyword(name):
             type(sketch)(*arguments, seed=seed)
 
 
-@pytest.mark.parametrize("make", [CountSketch, SparseJL, SRHT, GaussianSketch, RademacherSketch])
+@pytest.mark.parametrize("make", [CountSketch, SparseJL, SRHT, BlockSRHT, GaussianSketch, RademacherSketch])
 def test_bad_dimensions(make):
     for d, error in [(0, ValueError), (-3, ValueError), (2**31, ValueError), (2.0, TypeError), ("3", TypeError)]:
         with pytest.raises(error, match="expected in_dim to be"):
@@ -144,6 +150,17 @@ def test_bad_nnz():
     for nnz, error in [(0, ValueError), (9, ValueError), (1.5, TypeError)]:
         with pytest.raises(error, match="expected nnz to be"):
             SparseJL(20, 8, nnz=nnz, seed=0)
+
+
+def test_bad_block():
+    for block, error in [(0, ValueError), (24, ValueError), (2**31, ValueError), (16.0, TypeError)]:
+        with pytest.raises(error, match="expected block to be"):
+            BlockSRHT(20, 8, block=block, seed=0)
+
+
+def test_a_mask_cannot_widen():
+    with pytest.raises(ValueError, match="expected sketch_dim to be at most in_dim = 4, got 5"):
+        CoordinateMask(4, 5, seed=0)
 
 
 BAD_ROWS = [
@@ -181,7 +198,7 @@ def test_refuses_bad_cotangents(name):
         sketch.adjoint(scipy.sparse.csr_array((2, 16)))
 
 
-@pytest.mark.parametrize("name", ["CountSketch", "SparseJL", "GaussianSketch", "RademacherSketch"])
+@pytest.mark.parametrize("name", [name for name in LINEAR if name != "SRHT"])
 @pytest.mark.parametrize(("start", "error"), [(-1, ValueError), (37, ValueError), (1.0, TypeError), (20, ValueError)])
 def test_refuses_bad_starts(name, start, error):
     with pytest.raises(error, match="start"):
@@ -222,4 +239,5 @@ def test_tables_are_made_once_per_dtype(name, monkeypatch):
     sketch, x = SKETCHES[name], np.ones((2, 37))
     for array in (x, x, x.astype(np.float32), x):
         sketch.apply(array)
-    assert len(_memo.CACHE._held) == 2
+    n_tables = 3 if name == "BlockSRHT" else 1  # of its three blocks
+    assert len(_memo.CACHE._held) == 2 * n_tables
