@@ -16,7 +16,7 @@ from ._base import JacobianSketch, Plan, Shape
 from ._collector import Collector
 from .linear import plan_columns
 
-__all__ = ["Cotangents", "PerSample", "collect", "plan", "project_jacobian"]
+__all__ = ["Cotangents", "PerSample", "check_cotangents", "collect", "plan", "project_jacobian"]
 
 Cotangents = Array | Callable[[Array], Array]
 
@@ -141,7 +141,7 @@ def collect(
     with quiet():
         checked = engine.check(fun, params, x)
         layout = make_plan({path: array.shape for path, array in checked.entries.items()})
-        weights = _check_cotangents(cotangents, checked)
+        weights = check_cotangents(cotangents, checked)
         source = _Source(engine, fun, params, checked, layout)
         k = checked.n_outputs if weights is None else 1
         out = checked.backend.xp.empty((len(checked.x1), k, layout.width), checked.dtype)
@@ -167,7 +167,7 @@ def plan(sketch: JacobianSketch | LinearSketch, shapes: dict[str, Shape]) -> Pla
 # --- cotangents ---------------------------------------------------------------------------------
 
 
-def _check_cotangents(cotangents: Any, checked: Checked) -> Any:
+def check_cotangents(cotangents: Any, checked: Checked) -> Any:
     """None, a function of outputs, or a checked array."""
     if isinstance(cotangents, PerSample):  # labels that do not fit show with any outputs, before work
         zeros = checked.backend.xp.zeros((len(checked.x1), checked.n_outputs), checked.dtype)
