@@ -6,6 +6,7 @@ from .datamodeling import LinearDatamodelingScore, linear_datamodeling_score
 from .jacobian import project_jacobian
 from .kronecker import KroneckerProjection
 from .masked import MaskedProjection
+from .materialized import project
 from .regression import ProjectedRegression, projected_ntk, projected_regression
 from .tensor import TensorProjection
 
@@ -19,6 +20,7 @@ __all__ = [
     "attribution",
     "average_attributions",
     "linear_datamodeling_score",
+    "project",
     "project_jacobian",
     "projected_ntk",
     "projected_regression",
