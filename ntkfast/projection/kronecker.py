@@ -9,7 +9,7 @@ from ..backends import get_backend
 from ..kernels import philox
 from ._base import ArraySketch, JacobianSketch, Shape, matrix_shape
 from ._bilinear import BilinearArray
-from ._sides import Kept, Mixed, Side, side_widths
+from ._sides import Kept, Mixed, Side, mixed_widths
 
 __all__ = ["KroneckerArray", "KroneckerProjection", "kronecker_array"]
 
@@ -126,6 +126,6 @@ def kronecker_array(shape: Shape, width: int, key: int, *, scattered: bool) -> K
     lengths = matrix_shape(shape)
     rows, columns = (
         Kept(length, philox.derive_key(key, side)) if k == length else Mixed(length, k, philox.derive_key(key, side))
-        for side, (length, k) in enumerate(zip(lengths, side_widths(*lengths, width), strict=True))
+        for side, (length, k) in enumerate(zip(lengths, mixed_widths(*lengths, width), strict=True))
     )
     return KroneckerArray(shape, width, rows, columns, philox.derive_key(key, 2) % width if scattered else 0)

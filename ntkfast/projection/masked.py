@@ -11,7 +11,7 @@ from ..kernels import philox
 from ..sketch import SparseJL
 from ._base import ArraySketch, JacobianSketch, Shape, matrix_shape
 from ._bilinear import BilinearArray
-from ._sides import Sampled, Side, side_widths
+from ._sides import Sampled, Side, sampled_widths
 from .kronecker import kronecker_array
 
 __all__ = ["MaskedProjection"]
@@ -47,8 +47,10 @@ class MaskedProjection(JacobianSketch):
 
     Notes
     -----
-    k_in and k_out are those of `KroneckerProjection` for a width of ``blow_up * m``; a side of which all is kept has no
-    mask. An array with at most m entries is neither masked nor hashed but kept as there, with exact inner products.
+    With b = blow_up m, ``k_out = min(o, 2 sqrt(b))`` and ``k_in = min(i, b // k_out)``; where these are all rows,
+    ``k_out = min(o, b // i)``. Columns get more, because to sample them costs more. A side of which all is kept has no
+    mask. An array with at most m entries is neither masked nor hashed, but kept as by `KroneckerProjection`, with exact
+    inner products.
 
     Variance of ``<S X, S Y>`` for one array, exactly: with G = X * Y entry by entry, s_a and s_b the sizes of the
     strata of row a and column b, ``w(a, a') = s_a`` for a = a', 0 for different a, a' of one stratum, and else 1, and
@@ -108,7 +110,7 @@ class MaskedProjection(JacobianSketch):
         lengths = matrix_shape(shape)
         if lengths[0] * lengths[1] <= width:
             return kronecker_array(shape, width, key, scattered=self.combine == "sum")
-        kept = side_widths(*lengths, self.blow_up * width)
+        kept = sampled_widths(*lengths, self.blow_up * width)
         rows, columns = (Sampled(lengths[s], kept[s], philox.derive_key(key, s)) for s in range(2))
         hashes = SparseJL(kept[0] * kept[1], width, nnz=min(self.nnz, width), seed=philox.derive_key(key, 2))
         return MaskedArray(shape, width, rows, columns, hashes)

@@ -17,7 +17,7 @@ from ntkfast.projection import KroneckerProjection, MaskedProjection, project_ja
 from ntkfast.projection._base import ArraySketch, matrix_shape
 from ntkfast.projection._bilinear import BilinearArray
 from ntkfast.projection._collector import collect
-from ntkfast.projection._sides import Kept, Mixed, Sampled, side_widths
+from ntkfast.projection._sides import Kept, Mixed, Sampled, mixed_widths, sampled_widths
 from ntkfast.projection.kronecker import KroneckerArray
 
 CLASSES = (KroneckerProjection, MaskedProjection)
@@ -169,28 +169,32 @@ def test_the_order_follows_the_number_of_positions():
 
 
 @pytest.mark.parametrize(
-    ("sides", "width", "expected"),
+    ("sides", "width", "mixed", "sampled"),
     [
-        ((3, 4), 12, (3, 4)),
-        ((3, 4), 500, (3, 4)),
-        ((100, 100), 64, (8, 8)),
-        ((100, 100), 70, (8, 8)),
-        ((100, 100), 72, (8, 9)),
-        ((9, 100), 64, (9, 7)),
-        ((100, 9), 64, (7, 9)),
-        ((1, 100), 64, (1, 64)),
-        ((30, 100), 64, (8, 8)),
-        ((100, 100), 1, (1, 1)),
-        ((1, 7), 3, (1, 3)),
+        ((3, 4), 12, (3, 4), (3, 4)),
+        ((3, 4), 500, (3, 4), (3, 4)),
+        ((100, 100), 64, (8, 8), (4, 16)),
+        ((100, 100), 70, (8, 8), (4, 16)),
+        ((100, 100), 72, (8, 9), (4, 16)),
+        ((9, 100), 64, (9, 7), (4, 16)),
+        ((100, 9), 64, (7, 9), (7, 9)),
+        ((3, 100), 64, (3, 21), (3, 21)),
+        ((1, 100), 64, (1, 64), (1, 64)),
+        ((30, 100), 64, (8, 8), (4, 16)),
+        ((100, 100), 1, (1, 1), (1, 1)),
+        ((1, 7), 3, (1, 3), (1, 3)),
     ],
 )
-def test_widths_of_sides(sides, width, expected):
-    assert side_widths(*sides, width) == expected
+def test_widths_of_sides(sides, width, mixed, sampled):
+    assert mixed_widths(*sides, width) == mixed
+    assert sampled_widths(*sides, width) == sampled
 
 
-def test_sides_fit_the_width_and_nothing_is_larger_than_its_side():
-    for i, o, width in np.random.default_rng(0).integers(1, 60, (500, 3)):
-        k_in, k_out = side_widths(int(i), int(o), int(width))
+@pytest.mark.parametrize("widths", [mixed_widths, sampled_widths])
+def test_sides_fit_the_width_and_are_kept_where_both_fit(widths):
+    for i, o, width in np.random.default_rng(0).integers(1, 60, (1000, 3)).tolist():
+        k_in, k_out = widths(i, o, width)
         assert 1 <= k_in <= i
         assert 1 <= k_out <= o
-        assert k_in * k_out <= max(width, 1)
+        assert k_in * k_out <= width
+        assert i * o > width or (k_in, k_out) == (i, o)

@@ -118,6 +118,8 @@ def test_moments_over_seeds(combine, widths, k, k_bias):
     The second may be kept, and then still meets the first where they are added.
     """
     data, draws = pairs(), []
+    part = KroneckerProjection(widths, combine=combine, seed=0)._plan(ARRAYS).parts["w"]
+    assert (part.rows.width, part.columns.width) == k
     for seed in range(2000):
         z = collect(KroneckerProjection(widths, combine=combine, seed=seed), data, 1)
         draws.append(z[0] @ z[1])

@@ -110,10 +110,10 @@ def test_mean_and_variance_over_all_masks_and_hashes(i, o, k_in, k_out, m):
 @pytest.mark.parametrize(
     ("combine", "widths", "nnz", "k", "k_bias"),
     [
-        ("sum", 6, 1, (4, 3), None),
-        ("sum", 5, 2, (3, 3), None),
-        ("sum", 3, 1, (1, 6), 5),
-        ("concatenate", {"w": 6, "b": 2}, 4, (4, 3), 4),
+        ("sum", 6, 1, (2, 6), None),
+        ("sum", 13, 2, (2, 10), None),
+        ("sum", 3, 1, (1, 4), 5),
+        ("concatenate", {"w": 30, "b": 2}, 4, (5, 12), 4),
     ],
 )
 def test_moments_over_seeds(combine, widths, nnz, k, k_bias):
@@ -122,8 +122,10 @@ def test_moments_over_seeds(combine, widths, nnz, k, k_bias):
     A bias that fits (no k) is kept: exact by itself, it still meets the weight where they are added.
     """
     rng, draws = np.random.default_rng(0), []
-    w, b = rng.standard_normal((2, 7, 6)) + 0.5, rng.standard_normal((2, 5))
+    w, b = rng.standard_normal((2, 7, 12)) + 0.5, rng.standard_normal((2, 5))
     options = {"combine": combine, "blow_up": 2, "nnz": nnz}
+    part = MaskedProjection(widths, seed=0, **options)._plan({"w": w[0].shape, "b": b[0].shape}).parts["w"]
+    assert (part.rows.width, part.columns.width) == k
     for seed in range(2000):
         z = collect(MaskedProjection(widths, seed=seed, **options), {"w": w, "b": b}, 1)
         draws.append(z[0] @ z[1])
