@@ -47,6 +47,7 @@ ALL: tuple[Kernel, ...] = (
     recursion.walk,
     table.evaluate,
     table.pullback,
+    tensorsketch.accumulate,
     tensorsketch.multiply,
     winograd.results,
     winograd.tiles,

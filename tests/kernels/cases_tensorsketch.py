@@ -12,4 +12,16 @@ def _multiply(dtype):
     return st.builds(make, sizes(5), sizes(20), seeds, kinds)
 
 
-CASES = {"tensorsketch.multiply": Case(_multiply, eps=4, dtypes=("complex64", "complex128"))}
+def _accumulate(dtype):
+    def make(n, terms, vectors, width, seed, kind):
+        x = values((n, terms, width), dtype, seed, kind)
+        return x, values((n, terms, vectors, width), dtype, seed + 1), values((n, vectors, width), dtype, seed + 2)
+
+    return st.builds(make, sizes(4), sizes(4), sizes(3), sizes(12), seeds, kinds)
+
+
+COMPLEX = ("complex64", "complex128")
+CASES = {
+    "tensorsketch.accumulate": Case(_accumulate, eps=16, dtypes=COMPLEX),
+    "tensorsketch.multiply": Case(_multiply, eps=4, dtypes=COMPLEX),
+}
