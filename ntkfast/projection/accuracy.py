@@ -175,7 +175,8 @@ def _weighted_ntk(
     x, backend = checked.x1, checked.backend
     if not isinstance(engine, SupportsFactors):
         full = empirical_ntk(fun, params, x, output="full", autodiff=engine, max_memory=max_memory)
-        return backend.xp.einsum("ijkl,ik,jl->ij", full, weights, weights, optimize=True)
+        half = backend.xp.einsum("ijkl,ik->ijl", full, weights)
+        return backend.xp.einsum("ijl,jl->ij", half, weights)
     total = ntk_sum("trace", backend, (len(x), 1), (len(x), 1), checked.dtype, symmetric=True)
     budget = memory_budget(max_memory, backend) // 4
     for _, layer in engine.factors(fun, params, x, cotangents=lambda y: weights):
