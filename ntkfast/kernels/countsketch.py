@@ -6,16 +6,18 @@
     apply_sparse:   apply, for rows in CSR form; cost follows the number of stored entries
 
 Letters: x (n, d), z (n, m); bucket (nnz, d) int32 with 0 <= bucket < m; sign (nnz, d) of x's dtype. nnz = 1 is
-CountSketch, more is a sparse Johnson-Lindenstrauss map. ``out`` is overwritten.
+CountSketch, more is a sparse Johnson-Lindenstrauss map. Only `add` reads ``out``, the others overwrite it. In `add` and
+`apply`, x may be columns of a wider array: rows are contiguous, and any distance apart; nothing is copied.
 
-Promise: bitwise, if the signs are +-1, on every target and for any cut of the rows. A bucket's terms are added one
-by one in ascending (j, q), and a product with +-1 is exact, so that fusing it into the sum changes nothing.
-A scale belongs on the finished sums.
+Promise: bitwise, if the signs are +-1, on every target and for any cut of the rows, and in `add` for any cut of the
+columns into tiles that are added in order. A bucket's terms are added one by one in ascending (j, q), and a product
+with +-1 is exact, so that fusing it into the sum changes nothing. A scale belongs on the finished sums.
 
-The targets differ in their loops. A CPU thread owns rows and scatters into them; with many rows it takes eight at a
-time, so that a table entry is read once and its eight sums lie in one vector. A CUDA block owns a row and a range of
-buckets in shared memory, and reads a tile of entries at a time, one per thread. Where entries of a tile meet in a
-bucket, they are added in rounds, the lowest of them first (an integer atomic minimum finds it).
+The targets differ in their loops. A CPU thread owns rows and scatters into them. With many rows it takes eight at a
+time, whose sums are neighbours, so that a table entry is read once for all of them; for several table rows up to 64,
+turning a tile of columns first, so that the additions of an entry are a loop that vectorizes. A CUDA block owns two
+rows, with their sums in shared memory, reads every entry once, whatever m is, and adds as many as it has threads at a
+time. Where these meet in a bucket, they take turns, the lowest of them first (an integer atomic minimum finds it).
 
 References
 ----------
@@ -34,7 +36,8 @@ from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
 
 __all__ = ["add", "adjoint", "apply", "apply_sparse"]
 
-_ROWS = 8  # rows of a CPU block: eight float32 sums are one AVX register
+_ROWS = 8  # rows of a CPU block, or of each part of one: eight float32 are one AVX register
+_TILE, _TILE_EIGHTS = 256, 8  # columns of a tile of a CPU block, and eights of rows at most
 _BLOCK_BYTES = 2**19  # sums of a block of rows have to stay in the second-level cache
 _STRIP = 4096  # columns of the adjoint that a CPU thread makes at a time
 _FITS = 2048  # buckets whose sums a CUDA block holds in shared memory; those of further ones stay in ``out``
@@ -75,42 +78,96 @@ def _adjoint_reference(z, bucket, sign, out):
 
 
 @shared
-def _scatter_row(row, bucket, sign, sums):
+def _scatter_two(row, bucket, sign, sums):
+    bucket_0, bucket_1, sign_0, sign_1 = bucket[0], bucket[1], sign[0], sign[1]
     for j in range(row.size):
-        for q in range(bucket.shape[0]):
-            sums[bucket[q, j]] += sign[q, j] * row[j]
+        sums[bucket_0[j]] += sign_0[j] * row[j]
+        sums[bucket_1[j]] += sign_1[j] * row[j]
 
 
 @shared
-def _add_column(flat, place, stride, b, factor, sums):
-    """Add a column of eight rows; sum r of bucket b is at 8 b + r. An index that may wrap would not vectorize."""
-    first = np.uint64(b) * np.uint64(_ROWS)
-    for r in range(_ROWS):
-        sums[first + np.uint64(r)] += factor * flat[place + r * stride]
+def _scatter_four(row, bucket, sign, sums):
+    bucket_0, bucket_1, bucket_2, bucket_3 = bucket[0], bucket[1], bucket[2], bucket[3]
+    sign_0, sign_1, sign_2, sign_3 = sign[0], sign[1], sign[2], sign[3]
+    for j in range(row.size):
+        sums[bucket_0[j]] += sign_0[j] * row[j]
+        sums[bucket_1[j]] += sign_1[j] * row[j]
+        sums[bucket_2[j]] += sign_2[j] * row[j]
+        sums[bucket_3[j]] += sign_3[j] * row[j]
 
 
 @shared
-def _scatter_block(flat, first, stride, bucket, sign, sums):
-    if bucket.shape[0] == 1:  # the usual case, a quarter faster without the inner loop
-        bucket_0, sign_0 = bucket[0], sign[0]
-        for j in range(bucket.shape[1]):
-            _add_column(flat, first + j, stride, bucket_0[j], sign_0[j], sums)
+def _scatter_row(row, bucket, sign, sums):
+    """Add a row to its sums. Loops over two or four table rows, written out, take a quarter of the time."""
+    if bucket.shape[0] == 2:
+        _scatter_two(row, bucket, sign, sums)
+    elif bucket.shape[0] == 4:
+        _scatter_four(row, bucket, sign, sums)
     else:
-        for j in range(bucket.shape[1]):
+        for j in range(row.size):
             for q in range(bucket.shape[0]):
-                _add_column(flat, first + j, stride, bucket[q, j], sign[q, j], sums)
+                sums[bucket[q, j]] += sign[q, j] * row[j]
+
+
+@shared
+def _add_eight(flat, source, stride, b, factor, sums):
+    """Add a column of eight rows; sum r of bucket b is at 8 b + r. Unsigned indices need no test for wrapping."""
+    place = np.uint64(b) * np.uint64(_ROWS)
+    for r in range(_ROWS):
+        sums[place + np.uint64(r)] += factor * flat[source + np.uint64(r) * stride]
+
+
+@shared
+def _scatter_eight(flat, first, stride, bucket, sign, sums):
+    """Add eight rows to their sums for one table row, with each entry read where it lies."""
+    for j in range(bucket.size):
+        _add_eight(flat, np.uint64(first) + np.uint64(j), np.uint64(stride), bucket[j], sign[j], sums)
+
+
+@shared
+def _transpose(flat, first, stride, n_columns, tile):
+    """Copy columns of rows to rows of a tile, eight entries at a time: scattered vectors would be slower."""
+    width, flat_tile = tile.shape[1], tile.reshape(-1)
+    for group in range(0, width, _ROWS):
+        for c in range(n_columns):
+            place, source = np.uint64(c * width + group), np.uint64(first + group * stride + c)
+            for r in range(_ROWS):
+                flat_tile[place + np.uint64(r)] = flat[source + np.uint64(r) * np.uint64(stride)]
+
+
+@shared
+def _scatter_tile(tile, n_columns, first, bucket, sign, sums):
+    for c in range(n_columns):
+        column = tile[c]
+        for q in range(bucket.shape[0]):
+            place, factor = sums[bucket[q, first + c]], sign[q, first + c]
+            for r in range(column.size):
+                place[r] += factor * column[r]
+
+
+@shared
+def _scatter_tiles(flat, first, stride, bucket, sign, sums):
+    """Add rows to their sums (m, rows), a tile of columns at a time, turned so that a loop over its rows vectorizes."""
+    d = bucket.shape[1]
+    tile = np.empty((_TILE, sums.shape[1]), sums.dtype)
+    for j in range(0, d, _TILE):
+        n_columns = min(_TILE, d - j)
+        _transpose(flat, first + j, stride, n_columns, tile)
+        _scatter_tile(tile, n_columns, j, bucket, sign, sums)
 
 
 @cpu_jit
 def _add_rows(flat, stride, bucket, sign, n_blocks, out):
-    n, m = out.shape
+    eights = out.shape[0] // _ROWS if n_blocks > 0 else 0
     for block in prange(n_blocks):
-        first = block * _ROWS
-        sums = out[first : first + _ROWS].T.copy().reshape(-1)
-        _scatter_block(flat, first * stride, stride, bucket, sign, sums)
-        out[first : first + _ROWS] = sums.reshape(m, _ROWS).T
-    for rest in prange(n - n_blocks * _ROWS):
-        i = n_blocks * _ROWS + rest
+        first, last = _ROWS * (eights * block // n_blocks), _ROWS * (eights * (block + 1) // n_blocks)
+        sums = out[first:last].T.copy()
+        if bucket.shape[0] == 1:
+            _scatter_eight(flat, first * stride, stride, bucket[0], sign[0], sums.reshape(-1))
+        else:
+            _scatter_tiles(flat, first * stride, stride, bucket, sign, sums)
+        out[first:last] = sums.T
+    for i in prange(eights * _ROWS, out.shape[0]):
         _scatter_row(flat[i * stride : i * stride + bucket.shape[1]], bucket, sign, out[i])
 
 
@@ -123,13 +180,19 @@ def _flat(x):
     return as_strided(x, ((n - 1) * stride + d,), (x.itemsize,)), stride
 
 
+def _n_blocks(nnz, out):
+    """Blocks of rows: worth it where every thread gets one, and where the sums of eight rows fit the cache."""
+    eights, n_threads = out.shape[0] // _ROWS, numba.get_num_threads()
+    fitting = _BLOCK_BYTES // (_ROWS * out.shape[1] * out.itemsize)
+    if eights < n_threads or fitting == 0:
+        return 0
+    most = 1 if nnz == 1 else min(fitting, _TILE_EIGHTS)
+    return max(n_threads, -(-eights // most))
+
+
 def _add_cpu(x, bucket, sign, out):
-    n, m = out.shape
-    if x.size == 0:
-        return
-    # blocks are worth it where every thread gets one, their sums fit the cache, and are met more often than copied
-    blocked = n >= _ROWS * numba.get_num_threads() and m * _ROWS * out.itemsize <= _BLOCK_BYTES and bucket.size > 2 * m
-    _add_rows(*_flat(x), bucket, sign, n // _ROWS if blocked else 0, out)
+    if x.size > 0:
+        _add_rows(*_flat(x), bucket, sign, _n_blocks(bucket.shape[0], out), out)
 
 
 def _apply_cpu(x, bucket, sign, out):

@@ -22,7 +22,7 @@ def tables(d, m, nnz, seed, dtype):
 
 def _build(make):
     """Strategy of what `make(n, d, m, nnz, seed, kind)` returns."""
-    return st.builds(make, sizes(MOST_ROWS), sizes(MOST_COLUMNS), sizes(20), st.integers(1, 3), seeds, kinds)
+    return st.builds(make, sizes(MOST_ROWS), sizes(MOST_COLUMNS), sizes(20), st.integers(1, 4), seeds, kinds)
 
 
 def _apply(dtype):
@@ -40,9 +40,10 @@ def _add(dtype):
 
 
 def _blocks_of_rows(dtype):
-    """So many rows that the CPU takes them in blocks, and a rest; one table row, and two."""
-    n = 5 if SIMULATED else 67
-    return [(values((n, 12), dtype, 1), *tables(12, 20, q, 1, dtype), values((n, 20), dtype, 2)) for q in (1, 2)]
+    """So many rows that the CPU takes them in blocks, and a rest; one to five table rows."""
+    n, d = (5, 12) if SIMULATED else (67, 300)
+    x, out = values((n, d), dtype, 1), values((n, 20), dtype, 2)
+    return [(x, *tables(d, 20, nnz, 1, dtype), out) for nnz in (1, 2, 4, 5)]
 
 
 def _adjoint(dtype):
@@ -62,10 +63,10 @@ def _apply_sparse(dtype):
     return _build(make)
 
 
-SMALL = {"_ROWS": 2, "_FITS": 12, "_SLOTS": 4}
+SMALL = {"_ROWS": 2, "_TILE": 5, "_TILE_EIGHTS": 2, "_FITS": 12, "_SLOTS": 4}
 CASES = {
     "countsketch.add": Case(_add, small=SMALL, corners=_blocks_of_rows),
-    "countsketch.apply": Case(_apply, small=SMALL, corners=_blocks_of_rows),
+    "countsketch.apply": Case(_apply, small=SMALL),
     "countsketch.apply_sparse": Case(_apply_sparse, small=SMALL),
     "countsketch.adjoint": Case(_adjoint, small={"_STRIP": 8}),
 }
