@@ -5,12 +5,11 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import numpy as np
-
 from .._memo import memoised
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox
+from ..sketch.mask import CoordinateMask, mask_tables
 
 __all__ = ["Kept", "Mixed", "Sampled", "Side", "mixed_widths", "sampled_widths"]
 
@@ -191,11 +190,7 @@ def _kept_tables(side: Kept, backend: Backend, dtype: Any) -> tuple[Array, Array
 
 @dataclass(frozen=True, slots=True)
 class Sampled(_Selected):
-    """One coordinate of every stratum, uniformly, times the root of the size of the stratum.
-
-    Stratum b of `width` holds the coordinates ``length * b // width, ..., length * (b + 1) // width - 1``. A side with
-    its own length is left as it is.
-    """
+    """One coordinate of every stratum, as `CoordinateMask` has it; a side with its own length is left as it is."""
 
     length: int
     width: int
@@ -211,13 +206,5 @@ class Sampled(_Selected):
 
     def tables(self, like: Array) -> tuple[Array, ...]:
         """Sampled coordinates and the roots of the sizes of their strata."""
-        return memoised(self, _sampled_tables, get_backend(like), like.dtype)
-
-
-def _sampled_tables(side: Sampled, backend: Backend, dtype: Any) -> tuple[Array, Array]:
-    bits = backend.xp.empty(side.width, np.uint32)
-    backend.launch(philox.bits, side.key, 0, bits)
-    bounds = backend.xp.arange(side.width + 1) * side.length // side.width
-    sizes = bounds[1:] - bounds[:-1]
-    chosen = bounds[:-1] + ((bits.astype(np.int64) * sizes) >> 32)
-    return chosen, backend.xp.sqrt(sizes.astype(dtype))
+        mask = CoordinateMask(self.length, self.width, seed=self.key)
+        return memoised(mask, mask_tables, get_backend(like), like.dtype)

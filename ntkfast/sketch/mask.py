@@ -14,7 +14,7 @@ from ..kernels import philox
 from ._base import PartwiseSketch, SeededSketch, dense
 from ._row_stream import ColumnStream, RowStream
 
-__all__ = ["CoordinateMask"]
+__all__ = ["CoordinateMask", "mask_tables"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class CoordinateMask(SeededSketch, PartwiseSketch):
 
     def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
         """`adjoint` of checked rows."""
-        coordinates, scale = memoised(self, _mask_tables, backend, z.dtype)
+        coordinates, scale = memoised(self, mask_tables, backend, z.dtype)
         out = backend.xp.zeros((z.shape[0], self.in_dim), z.dtype)
         with quiet():
             out[:, coordinates] = z * scale
@@ -101,9 +101,9 @@ class CoordinateMask(SeededSketch, PartwiseSketch):
     def _within(self, start: int, stop: int, backend: Backend, dtype: Any) -> tuple[slice, Array, Array]:
         """Which results are among the columns [start, stop), where in these, and their scale."""
         host = get_backend(np.empty(0))
-        first, last = np.searchsorted(memoised(self, _mask_tables, host, dtype)[0], (start, stop))
+        first, last = np.searchsorted(memoised(self, mask_tables, host, dtype)[0], (start, stop))
         found = slice(int(first), int(last))
-        coordinates, scale = memoised(self, _mask_tables, backend, dtype)
+        coordinates, scale = memoised(self, mask_tables, backend, dtype)
         return found, coordinates[found] - start, scale[found]
 
 
@@ -127,7 +127,7 @@ class _GatherStream(RowStream):
         return self._sink.result()
 
 
-def _mask_tables(mask: CoordinateMask, backend: Backend, dtype: Any) -> tuple[Array, Array]:
+def mask_tables(mask: CoordinateMask, backend: Backend, dtype: Any) -> tuple[Array, Array]:
     """Sampled coordinates, ascending, and the roots of the sizes of their strata."""
     bounds = np.arange(mask.sketch_dim + 1) * mask.in_dim // mask.sketch_dim
     sizes = np.diff(bounds).astype(np.uint64)
