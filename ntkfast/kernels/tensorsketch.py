@@ -5,11 +5,12 @@
 
 The CountSketch of an outer product whose bucket is the sum of its factors' buckets (modulo m) is the circular
 convolution of their CountSketches (Pham and Pagh 2013), so its spectrum is the product of theirs. The transforms
-themselves are SciPy's and CuPy's. A sum of outer products is the sum of the products of their spectra. Letters, complex64
-or complex128: in `multiply` x, y, out (n, k), and ``out`` may be x; in `accumulate` n samples, t terms, k vectors y that
-meet one x, f frequencies: x (n, t, f), y (n, t, k, f), out (n, k, f).
+themselves are SciPy's and CuPy's. A sum of outer products is the sum of the products of their spectra.
 
-Promise: close. A target may fuse the multiply-adds of a complex product. The terms of a sum are added in the order of t.
+Letters, complex64 or complex128: in `multiply` x, y, out (n, k), and ``out`` may be x; in `accumulate` n samples, t
+terms, k vectors y that meet one x, f frequencies: x (n, t, f), y (n, t, k, f), out (n, k, f).
+
+Promise: close. A target may fuse the multiply-adds of a complex product. Terms of a sum are added in the order of t.
 
 References
 ----------
