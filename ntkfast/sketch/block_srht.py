@@ -39,7 +39,7 @@ class BlockSRHT(SeededSketch, PartwiseSketch):
     ----------
     in_dim, sketch_dim : int
         Input and output width, 1 <= width < 2**31. Either may be the larger one.
-    block : int, default 16384
+    block : int, default 65536
         Columns of a block, a power of two up to 2**30; the last block may be shorter.
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
@@ -82,7 +82,7 @@ class BlockSRHT(SeededSketch, PartwiseSketch):
     (2, 64)
     """
 
-    block: int = field(default=2**14, kw_only=True)
+    block: int = field(default=2**16, kw_only=True)
 
     def __post_init__(self) -> None:
         # slots make dataclass rebuild the class, so super() without arguments would miss it

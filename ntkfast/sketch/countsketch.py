@@ -23,7 +23,7 @@ __all__ = ["CountSketch", "SparseJL"]
 KEPT_ENTRIES = 2**22
 
 # Entries of the tables of a tile of columns: they stay in a core's cache while all rows pass.
-TILE_ENTRIES = 2**16
+TILE_ENTRIES = 2**17
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class _HashStream(RowStream):
     def __init__(self, sketch: _HashSketch, start: int, backend: Backend, out: Array) -> None:
         out[:] = 0
         self._sketch, self._place, self._backend, self._out = sketch, start, backend, out
+        self._memory: tuple[Array, ...] | None = None
 
     def add(self, x: Array) -> None:
         """Add the next columns to the sums, a tile of them at a time."""
@@ -106,10 +107,15 @@ class _HashStream(RowStream):
         return self._sketch._scaled(self._out)
 
     def _tables(self, start: int, stop: int, dtype: Any) -> tuple[Array, ...]:
-        """Tables of a tile: a part of those of all columns, where they are kept, or made for this once."""
+        """Tables of a tile: a part of those of all columns, where they are kept, or made where the last ones were."""
         if self._sketch._is_kept:
             return self._sketch._tables(start, stop, self._backend, dtype)
-        return _hash_tables((self._sketch, start, stop), self._backend, dtype)
+        size = self._sketch._n_blocks * (stop - start)
+        if self._memory is None or self._memory[0].size < size:
+            self._memory = _empty_tables(size, self._backend, dtype)
+        tables = tuple(table[:size].reshape(-1, stop - start) for table in self._memory)
+        _fill_tables(self._sketch, start, tables, self._backend)
+        return tables
 
 
 def _in_rows(x: Array, backend: Backend) -> Array:
@@ -122,15 +128,24 @@ def _in_rows(x: Array, backend: Backend) -> Array:
 def _hash_tables(part: tuple[_HashSketch, int, int], backend: Backend, dtype: Any) -> tuple[Array, ...]:
     """Buckets and signs, each (blocks, columns), of the columns [start, stop)."""
     sketch, start, stop = part
-    shape = (sketch._n_blocks, stop - start)
-    bucket, sign = backend.xp.empty(shape, np.int32), backend.xp.empty(shape, dtype)
+    tables = _empty_tables((sketch._n_blocks, stop - start), backend, dtype)
+    _fill_tables(sketch, start, tables, backend)
+    return tables
+
+
+def _empty_tables(shape: int | tuple[int, int], backend: Backend, dtype: Any) -> tuple[Array, ...]:
+    return backend.xp.empty(shape, np.int32), backend.xp.empty(shape, dtype)
+
+
+def _fill_tables(sketch: _HashSketch, start: int, tables: tuple[Array, ...], backend: Backend) -> None:
+    """Write buckets and signs, each (blocks, columns), of the columns from `start` on."""
+    bucket, sign = tables
     bounds = block_bounds(sketch.sketch_dim, sketch._n_blocks)
     for block, (first, last) in enumerate(itertools.pairwise(bounds)):
         key = philox.derive_key(sketch.seed, sketch._stream, block)
         backend.launch(philox.bucket_sign, key, start, last - first, bucket[block], sign[block])
         if first > 0:
             bucket[block] += np.int32(first)
-    return bucket, sign
 
 
 def block_bounds(sketch_dim: int, n_blocks: int) -> list[int]:
