@@ -3,6 +3,8 @@
 from hypothesis import strategies as st
 from kernels.cases import Case, garbage, kinds, seeds, sizes, values
 
+from ntkfast.kernels._cuda import SIMULATED
+
 
 def _multiply(dtype):
     def make(n, width, seed, kind):
@@ -20,8 +22,15 @@ def _accumulate(dtype):
     return st.builds(make, sizes(4), sizes(4), sizes(3), sizes(12), seeds, kinds)
 
 
+def _rows_for_threads(dtype):
+    """So many entries that rows are cut between threads."""
+    n, width = (2, 9) if SIMULATED else (5, 2**15)
+    x, y = values((n, 2, width), dtype, 1), values((n, 2, 1, width), dtype, 2)
+    return [(x, y, values((n, 1, width), dtype, 3))]
+
+
 COMPLEX = ("complex64", "complex128")
 CASES = {
-    "tensorsketch.accumulate": Case(_accumulate, eps=16, dtypes=COMPLEX),
+    "tensorsketch.accumulate": Case(_accumulate, eps=16, dtypes=COMPLEX, corners=_rows_for_threads),
     "tensorsketch.multiply": Case(_multiply, eps=4, dtypes=COMPLEX),
 }
