@@ -5,13 +5,15 @@ import tracemalloc
 import fakecupy
 import numpy as np
 import pytest
-from empirical.networks import NAMES, named, problem
+from empirical.networks import IMAGE, NAMES, architectures, named, problem
 from helpers import assert_close
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ntkfast._tree import tree_map
 from ntkfast.empirical import jacobian
 from ntkfast.empirical.jacobian import jacobian_factors
-from ntkfast.layers import AvgPool2d, Conv2d, Dense, GlobalAvgPool, ReLU, Sequential
+from ntkfast.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, LayerNorm, ReLU, Sequential
 from ntkfast.layers.factors import JacobianFactors, SparseFactors
 from ntkfast.projection import KroneckerProjection, MaskedProjection, project_jacobian
 from ntkfast.projection._base import ArraySketch, matrix_shape
@@ -35,6 +37,21 @@ def both(case, sketch, **options):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_sketch_of_factors_is_that_of_the_jacobian(name, combine, width, cls):
     found, expected = both(named(name), cls(max(width, 20) if name == "resnet" else width, combine=combine, seed=3))
+    assert_close(found, expected, 1e-12)
+
+
+@given(architectures(), st.sampled_from(CLASSES), st.sampled_from((3, 40, 500)))
+def test_random_networks(network, cls, width):
+    found, expected = both(problem(*network), cls(width, combine="sum", seed=3))
+    assert_close(found, expected, 1e-10)  # sums of what is rounded may cancel
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_scales_of_several_axes(axes, cls):
+    """As many groups as entries, in an array with several rows."""
+    net = Sequential(Conv2d(4, 3, padding="SAME"), LayerNorm(axes=axes), ReLU(), Flatten(), Dense(2))
+    found, expected = both(problem(net, IMAGE), cls(24, combine="sum", seed=3))
     assert_close(found, expected, 1e-12)
 
 
