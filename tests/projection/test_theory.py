@@ -144,8 +144,8 @@ def test_the_tensor_bound_is_nearly_attained():
 
 EPS, DELTA, R = 0.5, 0.1, 300
 
-# P(Bin(300, 0.1) > 58) = 3e-7.
-MOST = 58
+# P(Bin(300, 0.1) > 61) < 1e-7; four pairs of vectors have four times that.
+MOST = 61
 
 
 def _hard_pairs(p):
@@ -169,17 +169,17 @@ def _violations(apply, pairs):
 @pytest.mark.stat
 @pytest.mark.parametrize("name", LINEAR)
 def test_the_promise_holds(name):
-    """At most 58 of R = 300 seeds violate what a probability of at most 0.1 allows: P(Bin(300, 0.1) > 58) < 1e-6."""
+    """At most 61 of R = 300 seeds violate, for each of 4 pairs, what may have a probability of 0.1: P(more) < 1e-6."""
     m = suggest_dim(EPS, DELTA, sketch=name)
     assert _violations(lambda x, seed: LINEAR[name](96, m, seed=seed).apply(x), _hard_pairs(96)).max() <= MOST
 
 
 @pytest.mark.stat
 def test_a_twentieth_of_the_width_breaks_it():
-    """That the count above can fail: signs with a twentieth of the width violate it for more than 58 of R = 300 seeds.
+    """That the count above can fail: signs with a twentieth of the width violate it for more than 61 of R = 300 seeds.
 
     m = 4, and four times the squared norm of a flat vector's sketch is about chi-squared with 4 degrees of freedom:
-    outside (2, 6) with a probability of 0.46. Were it only 0.4, P(Bin(300, 0.4) <= 58) < 1e-12.
+    outside (2, 6) with a probability of 0.46. Were it only 0.4, P(Bin(300, 0.4) <= 61) < 1e-11.
     """
     m = suggest_dim(EPS, DELTA, sketch=RademacherSketch) // 20
     apply = lambda x, seed: RademacherSketch(96, m, seed=seed).apply(x)  # noqa: E731
