@@ -14,3 +14,6 @@ def test_python_examples_run():
         exec(compile(block, str(README), "exec"), names)
     assert names["prediction"].shape == (100,)
     assert names["error"] < 0.1
+    assert names["scores"].shape == (5, 15)
+    theta = names["theta"]
+    assert abs(names["estimate"] - theta).max() < 0.1 * abs(theta).max()
