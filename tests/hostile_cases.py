@@ -72,6 +72,7 @@ def random_rows(*shape):
     return np.random.default_rng(1).standard_normal(shape)
 
 
+WIDE = random_rows(3, 9)
 MEMORY = {"max_memory": (10**7, "memory")}
 NETWORK = {"depth": (2, "depth"), "W_std": (1.2, "positive"), "b_std": (0.3, "not negative")}
 NAMED = {"activation": ("relu", "activation")}
@@ -132,28 +133,49 @@ CASES["Zonal.table"] = Case(FUNCTION.table, scalars={"dtype": ("float64", "dtype
 
 # Sketches.
 
-for _make in (sketch.CountSketch, sketch.SparseJL, sketch.SRHT, sketch.GaussianSketch, sketch.RademacherSketch):
-    _name = _make.__name__
-    _more = {"nnz": (3, "count")} if _name == "SparseJL" else {}
-    _sizes = {"in_dim": (4, "count"), "sketch_dim": (8, "count"), **_more, **SEED}
-    CASES[_name] = Case(lambda make=_make, **k: make(**k).apply(PLAIN), scalars=_sizes)
+
+def narrow(in_dim, sketch_dim=8):
+    """A mask of so many coordinates, or all."""
+    return sketch.CoordinateMask(in_dim, min(in_dim, sketch_dim), seed=3)
+
+
+def grass(in_dim, sketch_dim=8):
+    mask = narrow(in_dim)
+    return sketch.Composition(mask, sketch.CountSketch(mask.sketch_dim, sketch_dim, seed=3))
+
+
+def sketches(make, **options):
+    """A function of both widths, with a seed."""
+    return lambda in_dim, sketch_dim=8: make(in_dim, sketch_dim, seed=3, **options)
+
+
+SKETCHES = {
+    "CountSketch": sketches(sketch.CountSketch),
+    "SparseJL": sketches(sketch.SparseJL, nnz=1),
+    "SRHT": sketches(sketch.SRHT),
+    "BlockSRHT": sketches(sketch.BlockSRHT, block=2),
+    "CoordinateMask": narrow,
+    "Composition": grass,
+    "GaussianSketch": sketches(sketch.GaussianSketch),
+    "RademacherSketch": sketches(sketch.RademacherSketch),
+}
+_more = {"SparseJL": {"nnz": (3, "count")}, "BlockSRHT": {"block": (4, "count")}}
+for _name, _make in SKETCHES.items():
+    _sizes = {"in_dim": (9, "count"), "sketch_dim": (8, "count"), **_more.get(_name, {}), **SEED}
+    if _name == "Composition":
+        CASES[_name] = Case(lambda: grass(4).apply(PLAIN))
+    else:
+        CASES[_name] = Case(lambda name=_name, **k: getattr(sketch, name)(**k).apply(WIDE), scalars=_sizes)
     CASES[f"{_name}.apply"] = Case(
-        method("apply"),
-        lambda x, make=_make: {"of": make(x.shape[1], 8, seed=3), "x": x},
-        takes=taking(OF_MAP + ", sparse", "x"),
+        method("apply"), lambda x, make=_make: {"of": make(x.shape[1]), "x": x}, takes=taking(OF_MAP + ", sparse", "x")
     )
     CASES[f"{_name}.adjoint"] = Case(
-        method("adjoint"),
-        lambda x, make=_make: {
-            "of": make(7, x.shape[1], seed=3, **({"nnz": 1} if make is sketch.SparseJL else {})),
-            "z": x,
-        },
-        takes=taking(OF_MAP, "z"),
+        method("adjoint"), lambda x, make=_make: {"of": make(7, x.shape[1]), "z": x}, takes=taking(OF_MAP, "z")
     )
     if _name != "SRHT":
         CASES[f"{_name}.apply_part"] = Case(
             method("apply_part"),
-            lambda x, make=_make: {"of": make(x.shape[1] + 2, 8, seed=3), "x": x},
+            lambda x, make=_make: {"of": make(x.shape[1] + 2), "x": x},
             {"start": (2, "start")},
             taking(OF_MAP + ", sparse", "x"),
         )

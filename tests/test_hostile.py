@@ -27,6 +27,7 @@ from hostile_cases import (
     NO_CALLS,
     PATH,
     PLAIN_METHODS,
+    SKETCHES,
     SPECTRUM,
     map_of,
     pair,
@@ -175,11 +176,7 @@ def test_numpy_integers_are_integers(name, scalar, dtype):
 VALUES = {
     **{make.__name__: map_of(make, PLAIN) for make in MAPS},
     "nystroem": features.nystroem(PLAIN, 3, depth=2, b_std=0.3, seed=3),
-    "CountSketch": sketch.CountSketch(4, 8, seed=3),
-    "SparseJL": sketch.SparseJL(4, 8, seed=3),
-    "SRHT": sketch.SRHT(4, 8, seed=3),
-    "GaussianSketch": sketch.GaussianSketch(4, 8, seed=3),
-    "RademacherSketch": sketch.RademacherSketch(4, 8, seed=3),
+    **{name: make(4) for name, make in SKETCHES.items()},
 }
 FITS = {
     "KernelRidge": regression.kernel_ridge(PLAIN @ PLAIN.T, PLAIN.copy(), reg=0.5),
