@@ -107,6 +107,7 @@ class PartwiseSketch(LinearSketch):
         """Sketch of the columns ``start, ..., start + k - 1`` of a row, the other columns being zero.
 
         The parts of a row add up to its sketch (to rounding), so a long row need never exist whole, nor its tables.
+        `ntkfast.projection.project` takes parts in their order, and gives the bits of the whole row.
 
         Parameters
         ----------
