@@ -13,7 +13,9 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,6 +44,18 @@ def samples() -> tuple[np.ndarray, np.ndarray]:
     return rng.standard_normal((BATCH, WIDTHS[0])).astype(np.float32), rng.integers(WIDTHS[-1], size=BATCH)
 
 
+class Contender(NamedTuple):
+    """A call, and the peak of the memory before anything but its inputs was there."""
+
+    call: Callable[[], np.ndarray]
+    base_mb: float
+
+
+def peak_mb() -> float:
+    """Most resident memory until now."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def trak_projector(p: int, m: int, kind: str):
     """TRAK's projector on the CPU: tensors (n, p) to arrays (n, m)."""
     import torch
@@ -51,12 +65,13 @@ def trak_projector(p: int, m: int, kind: str):
     return lambda x: projector.project(x, model_id=0).numpy() / np.sqrt(np.float32(m))
 
 
-def array_call(kind: str):
+def array_call(kind: str) -> Contender:
     """TRAK, on the array."""
     import torch
 
-    x, project = torch.from_numpy(gradients()), trak_projector(P, M, kind)
-    return lambda: project(x)
+    x, base_mb = torch.from_numpy(gradients()), peak_mb()
+    project = trak_projector(P, M, kind)
+    return Contender(lambda: project(x), base_mb)
 
 
 def torch_gradients():
@@ -86,17 +101,17 @@ def tiles() -> list[slice]:
     return [slice(start, start + TILE) for start in range(0, BATCH, TILE)]
 
 
-def formed_call():
+def formed_call() -> Contender:
     """PyTorch's gradients alone, tile by tile, kept by nobody; the norms are returned."""
     formed = torch_gradients()
-    return lambda: np.concatenate([formed(rows).norm(dim=1).numpy() for rows in tiles()])
+    return Contender(lambda: np.concatenate([formed(rows).norm(dim=1).numpy() for rows in tiles()]), peak_mb())
 
 
-def loss_call(kind: str):
+def loss_call(kind: str) -> Contender:
     """All gradients by PyTorch, and TRAK's projector: its matrix is drawn once for all samples."""
     import torch
 
-    formed = torch_gradients()
+    formed, base_mb = torch_gradients(), peak_mb()
     p = sum(weight.size + bias.size for weight, bias in weights())
     project = trak_projector(p, LOSS_M, kind)
 
@@ -106,7 +121,7 @@ def loss_call(kind: str):
             whole[rows] = formed(rows)
         return project(whole)
 
-    return call
+    return Contender(call, base_mb)
 
 
 CALLS = {
@@ -117,25 +132,21 @@ CALLS = {
 }
 
 
-def _peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def work(contender: str) -> None:
     """Answer the commands on stdin."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever libraries print is no answer
     try:
-        call, problem = CALLS[contender](), None
+        made, answer = CALLS[contender](), {}
     except ImportError as error:
-        call, problem = None, {"error": str(error)}
-    base = _peak_mb()
+        made, answer = None, {"error": str(error)}
     for line in sys.stdin:
-        start = time.perf_counter()
-        result = call() if call else None
-        answer = problem or {"seconds": time.perf_counter() - start, "peak_mb": _peak_mb() - base}
-        if call and line.startswith("first"):
-            np.save(line.split()[1], result)
+        if made:
+            start = time.perf_counter()
+            result = made.call()
+            answer = {"seconds": time.perf_counter() - start, "peak_mb": peak_mb() - made.base_mb}
+            if line.startswith("first"):
+                np.save(line.split()[1], result)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
