@@ -34,7 +34,7 @@ from ntkfast.regression import NormalEquations, kernel_ridge
 from ntkfast.sketch import SparseJL
 
 # Ridges to compare, relative to the mean of the kernel's diagonal.
-RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+RIDGES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 
 # What a projection may lose against the exact kernel: half a percent of the test samples.
 TOLERANCE = 0.005
@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--data", type=pathlib.Path, help="default: scikit-learn's digits")
     parser.add_argument("--train", type=int, default=10_000, help="training samples, at most")
     parser.add_argument("--test", type=int, default=2_000, help="test samples, at most")
-    parser.add_argument("--dims", type=int, nargs="+", default=[32, 128, 512, 2048], help="numbers kept per output")
+    parser.add_argument("--dims", type=int, nargs="+", default=[64, 256, 512, 1024], help="numbers kept per output")
     parser.add_argument("--steps", type=int, default=1250, help="batches of 64 images that the network is trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="also write the table to this JSON file")
