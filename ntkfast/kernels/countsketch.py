@@ -41,7 +41,7 @@ _TILE, _TILE_EIGHTS = 256, 8  # columns of a tile of a CPU block, and eights of 
 _BLOCK_BYTES = 2**19  # sums of a block of rows have to stay in the second-level cache
 _STRIP = 4096  # columns of the adjoint that a CPU thread makes at a time
 _FITS = 2048  # buckets whose sums a CUDA block holds in shared memory; those of further ones stay in ``out``
-_SLOTS = 1024  # owners of buckets in a CUDA block; buckets that share one take turns
+_SLOTS = 1024  # owners of buckets in a CUDA block, a power of two; buckets that share one take turns
 
 
 # --- reference ----------------------------------------------------------------------------------
@@ -261,18 +261,19 @@ def _add_term(sums, row, b, term):
 
 
 @shared
-def _add_in_turns(sums, owner, out, i, k, b, term_i, term_k, pending):
-    """Add an entry of every thread to rows i and k, in the order of the threads where their buckets share a slot.
+def _add_in_turns(sums, owner, out, i, k, b, term_i, term_k):
+    """Add an entry of every thread that has one (b >= 0) to rows i and k; whether there was any.
 
-    Turns alternate between two arrays of owners. So the lowest thread may free its slot while others still read it:
-    nobody bids for it before the next barrier.
+    The lowest of the threads whose buckets share a slot comes first. Turns alternate between two arrays of owners, so
+    that it may free its slot while others still read it: nobody bids for it before the next barrier.
     """
-    slot, turn = b % _SLOTS, 0
+    slot, turn, pending, found = b & (_SLOTS - 1), 0, b >= 0, False
     while True:
         if pending:
             cuda.atomic.min(owner, (turn, slot), cuda.threadIdx.x)
         if not cuda.syncthreads_or(np.int32(pending)):
-            break
+            return found
+        found = True
         if pending and owner[turn, slot] == cuda.threadIdx.x:
             owner[turn, slot] = cuda.blockDim.x
             pending = False
@@ -284,35 +285,52 @@ def _add_in_turns(sums, owner, out, i, k, b, term_i, term_k, pending):
 
 @shared
 def _entry(x, bucket, sign, i, k, q, j):
-    """Bucket and sign of an entry of the tables, and the entries of rows i and k that it takes."""
-    if j < bucket.shape[1]:
+    """Bucket and sign of an entry of the tables, or -1 beyond them, and the entries of rows i and k that it takes."""
+    if q < bucket.shape[0] and j < bucket.shape[1]:
         return bucket[q, j], sign[q, j], x[i, j], x[k, j]
     nothing = x.dtype.type(0)
-    return np.int32(0), nothing, nothing, nothing
+    return np.int32(-1), nothing, nothing, nothing
+
+
+@shared
+def _next_tile(bucket, q, j):
+    """First table row and column of the next tile: of whole columns, or of a part of one if a block has no more."""
+    nnz, n_threads = bucket.shape[0], cuda.blockDim.x
+    if q + n_threads < nnz:
+        return q + n_threads, j
+    return 0, j + (n_threads // nnz if nnz < n_threads else 1)
+
+
+@shared
+def _add_pair(x, bucket, sign, i, k, sums, owner, out):
+    """Add rows i and k; the entries of two tiles are on their way while those of a third are added."""
+    nnz, d = bucket.shape
+    own_q, own_j = cuda.threadIdx.x % nnz, cuda.threadIdx.x // nnz
+    if nnz < cuda.blockDim.x and own_j >= cuda.blockDim.x // nnz:
+        own_j = d  # a tile of whole columns has no room for this part of one
+    b_0, sign_0, x_i0, x_k0 = _entry(x, bucket, sign, i, k, own_q, own_j)
+    q, j = _next_tile(bucket, 0, 0)
+    b_1, sign_1, x_i1, x_k1 = _entry(x, bucket, sign, i, k, q + own_q, j + own_j)
+    found = True
+    while found:
+        q, j = _next_tile(bucket, q, j)
+        b_2, sign_2, x_i2, x_k2 = _entry(x, bucket, sign, i, k, q + own_q, j + own_j)
+        found = _add_in_turns(sums, owner, out, i, k, b_0, sign_0 * x_i0, sign_0 * x_k0)
+        b_0, sign_0, x_i0, x_k0 = b_1, sign_1, x_i1, x_k1
+        b_1, sign_1, x_i1, x_k1 = b_2, sign_2, x_i2, x_k2
 
 
 @cuda_jit
 def _add_kernel(x, bucket, sign, out):
     sums = cuda.shared.array((2, _FITS), out.dtype)
     owner = cuda.shared.array((2, _SLOTS), np.int32)
-    nnz, d = bucket.shape
     for i in range(2 * cuda.blockIdx.x, out.shape[0], 2 * cuda.gridDim.x):
         k = i + 1 if i + 1 < out.shape[0] else i  # the last of an odd number of rows is alone
         _load(out[i], sums[0])
         _load(out[k], sums[1])
         _free(owner)
         cuda.syncthreads()
-        j, q = cuda.threadIdx.x // nnz, cuda.threadIdx.x % nnz
-        b, factor, x_i, x_k = _entry(x, bucket, sign, i, k, q, j)
-        for tile in range(0, nnz * d, cuda.blockDim.x):
-            # the next entries are on their way while these are added
-            q += cuda.blockDim.x % nnz
-            j += cuda.blockDim.x // nnz + q // nnz
-            q %= nnz
-            next_b, next_factor, next_i, next_k = _entry(x, bucket, sign, i, k, q, j)
-            pending = tile + cuda.threadIdx.x < nnz * d
-            _add_in_turns(sums, owner, out, i, k, b, factor * x_i, factor * x_k, pending)
-            b, factor, x_i, x_k = next_b, next_factor, next_i, next_k
+        _add_pair(x, bucket, sign, i, k, sums, owner, out)
         _store(sums[0], out[i])
         if k > i:
             _store(sums[1], out[k])
@@ -331,11 +349,11 @@ def _add_sparse_kernel(data, indices, indptr, bucket, sign, out):
         n_entries = nnz * (indptr[i + 1] - indptr[i])
         for tile in range(0, n_entries, cuda.blockDim.x):
             entry = tile + cuda.threadIdx.x
-            b, term = np.int32(0), out.dtype.type(0)
+            b, term = np.int32(-1), out.dtype.type(0)
             if entry < n_entries:
                 q, p = entry % nnz, indptr[i] + entry // nnz
                 b, term = bucket[q, indices[p]], sign[q, indices[p]] * data[p]
-            _add_in_turns(sums, owner, out, i, i, b, term, term, entry < n_entries)
+            _add_in_turns(sums, owner, out, i, i, b, term, term)
         _store(sums[0], out[i])
         cuda.syncthreads()
 
@@ -348,8 +366,8 @@ def _zero_kernel(out):
 
 
 def _blocks(n_blocks):
-    """Launch geometry of blocks of rows; they have many threads, as few rows leave no other way to fill a device."""
-    return max(1, min(n_blocks, 65_535)), 4 * _kernel.BLOCK
+    """Launch geometry of blocks of rows: as many threads as may have 80 registers, for few rows have few blocks."""
+    return max(1, min(n_blocks, 65_535)), 3 * _kernel.BLOCK
 
 
 def _add_cuda(x, bucket, sign, out, stream=0):
