@@ -180,11 +180,11 @@ def _flat(x):
     return as_strided(x, ((n - 1) * stride + d,), (x.itemsize,)), stride
 
 
-def _n_blocks(nnz, out):
-    """Blocks of rows: worth it where every thread gets one, and where the sums of eight rows fit the cache."""
-    eights, n_threads = out.shape[0] // _ROWS, numba.get_num_threads()
-    fitting = _BLOCK_BYTES // (_ROWS * out.shape[1] * out.itemsize)
-    if eights < n_threads or fitting == 0:
+def _n_blocks(bucket, out):
+    """Blocks of rows: for every thread, if sums of eight rows fit the cache and are met more often than copied."""
+    (nnz, d), (n, m), n_threads = bucket.shape, out.shape, numba.get_num_threads()
+    eights, fitting = n // _ROWS, _BLOCK_BYTES // (_ROWS * m * out.itemsize)
+    if eights < n_threads or fitting == 0 or nnz * d <= 2 * m:
         return 0
     most = 1 if nnz == 1 else min(fitting, _TILE_EIGHTS)
     return max(n_threads, -(-eights // most))
@@ -192,7 +192,7 @@ def _n_blocks(nnz, out):
 
 def _add_cpu(x, bucket, sign, out):
     if x.size > 0:
-        _add_rows(*_flat(x), bucket, sign, _n_blocks(bucket.shape[0], out), out)
+        _add_rows(*_flat(x), bucket, sign, _n_blocks(bucket, out), out)
 
 
 def _apply_cpu(x, bucket, sign, out):

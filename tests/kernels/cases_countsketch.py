@@ -41,9 +41,9 @@ def _add(dtype):
 
 def _blocks_of_rows(dtype):
     """So many rows that the CPU takes them in blocks, and a rest; one to five table rows."""
-    n, d = (5, 12) if SIMULATED else (67, 300)
-    x, out = values((n, d), dtype, 1), values((n, 20), dtype, 2)
-    return [(x, *tables(d, 20, nnz, 1, dtype), out) for nnz in (1, 2, 4, 5)]
+    n, d, m = (5, 12, 5) if SIMULATED else (67, 300, 20)
+    x, out = values((n, d), dtype, 1), values((n, m), dtype, 2)
+    return [(x, *tables(d, m, nnz, 1, dtype), out) for nnz in (1, 2, 4, 5)]
 
 
 def _adjoint(dtype):
