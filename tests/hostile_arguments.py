@@ -82,7 +82,7 @@ BAD_ARRAYS: dict[str, Callable[[Any], Any]] = {
     "number": lambda x: 1.0,
     "text": lambda x: "x",
     "None": lambda x: None,
-    "sparse": lambda x: scipy.sparse.csr_array(np.atleast_2d(x)),
+    "sparse": lambda x: scipy.sparse.csr_array(x.reshape(len(x), -1) if x.ndim > 1 else x[None]),
     "data frame": lambda x: DataFrame(),
     "tensor": lambda x: Tensor(),
 }
@@ -123,12 +123,26 @@ BAD_SCALARS: dict[str, list[Any]] = {
     "optional": [*but_none(NOT_A_NUMBER), np.inf, -1.0],
     "values": ["1", None, True, 1.0, [], [np.nan], [-1.0], [None], ["1"], [1j]],
     "share": [*NOT_A_NUMBER, np.inf, -1.0, 1.0],
+    "positive share": [*NOT_A_NUMBER, np.inf, -1.0, 0.0, 1.0],
     "choice": NOT_A_NAME,
     "engine": [*NOT_A_NAME, "Layers", str, len],
     "optional choice": but_none(NOT_A_NAME),
     "activation": ["unknown", "", None, 1, True, np.ones(3), ("relu",)],
     "callable": ["tanh", None, 1, lambda z: z[0], lambda z: z * np.nan],
     "dtype": ["float16", "int64", "unknown", None, 1],
+    "width": [
+        *NOT_AN_INTEGER,
+        0,
+        -1,
+        2**31,
+        [1, 2],
+        {},
+        {"w": 0, "b": 0},
+        {"w": 4},
+        {"w": 4.0, "b": 4},
+        {"w": -1, "b": 9},
+    ],
+    "widths of four": [*NOT_AN_INTEGER, 3, 0, -1, 2**31],
     "dims": [4, None, "44", (4,), (4, 0), (4, 4.0), (4, -1), (), (4, "4")],
 }
-INTEGERS = ("depth", "count", "optional count", "dim", "optional dim", "start", "seed")
+INTEGERS = ("depth", "count", "optional count", "dim", "optional dim", "start", "seed", "width")

@@ -34,25 +34,28 @@ from hostile_cases import (
     random_rows,
 )
 from hostile_networks import NETWORK_CASES, NETWORK_MADE_BY, NETWORK_NO_CALLS
+from hostile_projections import PROJECTION_CASES, PROJECTION_MADE_BY, PROJECTION_NO_CALLS
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ntkfast
-from ntkfast import analytic, autodiff, backends, empirical, features, regression, sketch, spectrum, zonal
+from ntkfast import analytic, autodiff, backends, empirical, features, projection, regression, sketch, spectrum, zonal
 from ntkfast.errors import NtkfastError
 
-CASES = {**hostile_cases.CASES, **NETWORK_CASES}
+CASES = {**hostile_cases.CASES, **NETWORK_CASES, **PROJECTION_CASES}
+RECORDS = {**MADE_BY, **NETWORK_MADE_BY, **PROJECTION_MADE_BY}
+NOT_CALLED = NO_CALLS | NETWORK_NO_CALLS | PROJECTION_NO_CALLS
 CLEAR = (ValueError, TypeError, OverflowError, NtkfastError)
 
 
 def public_names():
     """Functions and classes of the parts, and the classes' methods."""
-    for part in (ntkfast, analytic, autodiff, empirical, features, regression, sketch, spectrum, zonal):
+    for part in (ntkfast, analytic, autodiff, empirical, features, projection, regression, sketch, spectrum, zonal):
         for name in part.__all__:
             thing = getattr(part, name)
-            if isinstance(thing, types.ModuleType) or name in NO_CALLS | NETWORK_NO_CALLS:
+            if isinstance(thing, types.ModuleType) or name in NOT_CALLED:
                 continue
-            yield {**MADE_BY, **NETWORK_MADE_BY}.get(name, name)
+            yield RECORDS.get(name, name)
             if inspect.isclass(thing):
                 yield from methods(thing)
 
@@ -60,7 +63,7 @@ def public_names():
 def methods(cls):
     for name, _ in inspect.getmembers(cls, inspect.isfunction):
         own = f"{cls.__name__}.{name}"
-        if not name.startswith("_") and own not in PLAIN_METHODS | NETWORK_NO_CALLS:
+        if not name.startswith("_") and own not in PLAIN_METHODS | NOT_CALLED:
             yield own
 
 

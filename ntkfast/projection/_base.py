@@ -7,7 +7,7 @@ axis as one row. So a sketch is a function of the stored array, by whatever engi
 
 import abc
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -170,12 +170,14 @@ class JacobianSketch(abc.ABC):
 
 def _check_dims(sketch_dim: Any, combine: str) -> int | tuple[tuple[str, int], ...]:
     """A width, or widths by path as a tuple of pairs, which is hashable."""
-    if not isinstance(sketch_dim, (Mapping, Sequence)):
+    if not isinstance(sketch_dim, (Mapping, tuple)):
         return check_int(sketch_dim, "sketch_dim", minimum=1, maximum=2**31 - 1)
+    pairs = tuple(sketch_dim.items()) if isinstance(sketch_dim, Mapping) else sketch_dim
+    if not all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in pairs):
+        raise TypeError(f"expected sketch_dim to be an integer, or a mapping of paths to integers, got {sketch_dim!r}")
     if combine == "sum":
         raise ValueError('expected sketch_dim to be an integer with combine="sum", got widths by path')
-    pairs = dict(sketch_dim).items()
-    checked = tuple((str(path), check_int(width, f"sketch_dim[{path!r}]", maximum=2**31 - 1)) for path, width in pairs)
+    checked = tuple((path, check_int(width, f"sketch_dim[{path!r}]", maximum=2**31 - 1)) for path, width in pairs)
     if not any(width for _, width in checked):
         raise ValueError("expected sketch_dim with at least one width above 0")
     return checked

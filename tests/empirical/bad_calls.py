@@ -15,6 +15,7 @@ from ntkfast.empirical import (
     trainability,
 )
 from ntkfast.layers import Dense, Sequential, Tanh
+from ntkfast.projection import TensorProjection, allocate_dims, project_jacobian, projection_error
 
 NET = Sequential(Dense(5, b_std=0.1), Tanh(), Dense(2, b_std=0.1))
 PARAMS = NET.init((4,), seed=0, dtype="float64")
@@ -32,6 +33,17 @@ CALLS = {
     "directional_vjp": lambda net, params, x: directional_vjp(net, params, x, params, np.ones((3, 2))),
     "trainability": trainability,
 }
+SKETCH = TensorProjection(8, seed=0)
+# Those that project gradients.
+PROJECTIONS = {
+    "project_jacobian": lambda net, params, x: project_jacobian(net, params, x, SKETCH),
+    "project_jacobian(cotangents)": lambda net, params, x: project_jacobian(
+        net, params, x, SKETCH, cotangents=np.ones((3, 2))
+    ),
+    "allocate_dims": lambda net, params, x: allocate_dims(net, params, x, 64),
+    "projection_error": lambda net, params, x: projection_error(net, params, x, SKETCH),
+}
+CALLS |= PROJECTIONS
 every_call = pytest.mark.parametrize("name", CALLS)
 
 
