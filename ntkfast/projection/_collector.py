@@ -1,30 +1,26 @@
 """The sketches of a tile of samples, put together array by array."""
 
-import math
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from .._typing import Array
-from ..backends import Backend, get_backend
+from ..backends import Backend
 from ..layers.factors import Factors
 from ..sketch._fft import irfft
-from ._base import ArraySketch, JacobianSketch, Plan
+from ._base import ArraySketch, Plan
 
-__all__ = ["Collector", "collect"]
+__all__ = ["Collector"]
 
 
 class Collector:
     """Sketches of one tile of samples, put together array by array as they come.
 
     Arrays that are sketched as vectors are added in the reverse of the tree's order, whichever order they come in, so
-    that sums have the same bits for every engine. Transforms are added as they come, and transformed back once.
+    that sums have the same bits for every engine. Transforms are added as they come, and transformed back once. `chunk`
+    is how many numbers a part may hold at once, beyond those of one sample.
     """
 
-    # Numbers that a part may hold at once: so few that they stay in cache, so many that kernels are worth their start.
-    CHUNK: ClassVar[dict[str, int]] = {"numpy": 2**19, "cupy": 2**25}
-
-    def __init__(self, plan: Plan, n: int, k: int, backend: Backend, dtype: Any) -> None:
-        self._plan, self._backend = plan, backend
+    def __init__(self, plan: Plan, n: int, k: int, backend: Backend, dtype: Any, *, chunk: int = 1) -> None:
+        self._plan, self._backend, self._chunk = plan, backend, chunk
         self._out = backend.xp.zeros((n, k, plan.width), dtype)
         self._spectra: dict[tuple[int, int], Array] = {}
         self._expected = list(plan.parts)
@@ -37,7 +33,7 @@ class Collector:
             return
         n, k, xp, spectral = factors.n, factors.k, self._backend.xp, part.is_spectral(factors)
         out = self._spectrum(path, part) if spectral else xp.empty((n, k, part.width), self._out.dtype)
-        step = max(1, self.CHUNK[self._backend.name] // part.numbers(factors))
+        step = max(1, self._chunk // part.numbers(factors))
         for start in range(0, n, step):
             rows = slice(start, min(start + step, n))
             some = factors if step >= n else factors.rows(rows)
@@ -79,14 +75,3 @@ class Collector:
             found = self._arrived.pop(following)
             if found is not None:
                 self._out[..., self._plan.places[following]] += found
-
-
-def collect(sketch: JacobianSketch, jacobians: Mapping[str, Array], sample_axes: int) -> Array:
-    """Sketch of checked Jacobians by path, (*lead, *shape) with `sample_axes` leading axes: (*lead, width)."""
-    first = next(iter(jacobians.values()))
-    lead, backend = first.shape[:sample_axes], get_backend(first)
-    plan = sketch._plan({path: jac.shape[sample_axes:] for path, jac in jacobians.items()})
-    found = Collector(plan, math.prod(lead), 1, backend, first.dtype)
-    for path, jac in jacobians.items():
-        found.add_jacobian(path, backend.xp.ascontiguousarray(jac).reshape(-1, 1, *jac.shape[sample_axes:]))
-    return found.result().reshape(*lead, plan.width)

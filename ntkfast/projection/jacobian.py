@@ -14,6 +14,7 @@ from ..layers.factors import Factors
 from ..sketch._base import LinearSketch
 from ._base import JacobianSketch, Plan, Shape
 from ._collector import Collector
+from ._streamed import TILE
 from .linear import plan_columns
 
 __all__ = ["Cotangents", "PerSample", "check_cotangents", "collect", "plan", "project_jacobian"]
@@ -22,8 +23,11 @@ Cotangents = Array | Callable[[Array], Array]
 
 # Bytes of the activations and cotangents of one tile of samples, where memory allows more: the rest of a cache is for
 # the sketches; a GPU wants more work at once.
-_TILE = {"numpy": 2**25, "cupy": 2**31}
+_TILE = {"numpy": 2**26, "cupy": 2**31}
 
+
+# Numbers that the sketch of one array holds at once: few enough for a cache, enough to be worth the start of kernels.
+_CHUNK = {"numpy": 2**19, "cupy": 2**25}
 
 # Vectors of a sample that are alive at once: the result, its transform, and those that wait for their turn.
 _WAITING = 8
@@ -145,12 +149,12 @@ def collect(
         source = _Source(engine, fun, params, checked, layout)
         k = checked.n_outputs if weights is None else 1
         out = checked.backend.xp.empty((len(checked.x1), k, layout.width), checked.dtype)
-        rows = source.rows(k, max_memory)
+        rows, chunk = source.tile_sizes(k, max_memory)
         if weights is not None and rows < len(out) and callable(weights) and not isinstance(weights, PerSample):
             weights = _check_weights(weights(source.outputs(rows)), checked, "cotangents(y)")
         for start in range(0, len(out), rows):
             tile = slice(start, min(start + rows, len(out)))
-            out[tile] = source.tile(tile, k, _for_rows(weights, tile, len(out)))
+            out[tile] = source.tile(tile, k, _for_rows(weights, tile, len(out)), chunk)
     check_range(out, "the projected Jacobian")
     return out if weights is None else out[:, 0]
 
@@ -216,10 +220,10 @@ class _Source:
     checked: Checked
     plan: Plan
 
-    def tile(self, rows: slice, k: int, weights: Callable[[Array], Array] | None) -> Array:
-        """Sketches of some samples, (rows, k, width)."""
+    def tile(self, rows: slice, k: int, weights: Callable[[Array], Array] | None, chunk: int) -> Array:
+        """Sketches of some samples, (rows, k, width), of which parts hold about `chunk` numbers at once."""
         x = self.checked.x1[rows]
-        found = Collector(self.plan, len(x), k, self.checked.backend, self.checked.dtype)
+        found = Collector(self.plan, len(x), k, self.checked.backend, self.checked.dtype, chunk=chunk)
         if isinstance(self.engine, SupportsFactors):
             for path, factors in self._factors(x, weights):
                 found.add(path, factors)
@@ -234,13 +238,25 @@ class _Source:
         starts = range(0, len(x), rows)
         return xp.concatenate([self.engine.param_vjp(self.fun, self.params, x[s : s + rows])[0] for s in starts])
 
-    def rows(self, k: int, max_memory: int | None) -> int:
-        """Samples of a tile."""
-        itemsize, backend = self.checked.dtype.itemsize, self.checked.backend
-        sample: int = itemsize * (self._numbers(k) + _WAITING * k * self.plan.width)
-        chunk = 2 * itemsize * Collector.CHUNK[backend.name]
-        budget = memory_budget(max_memory, backend, smallest=sample)
-        return max(1, int(min(budget - chunk, _TILE[backend.name])) // sample)
+    def tile_sizes(self, k: int, max_memory: int | None) -> tuple[int, int]:
+        """Samples of a tile, and numbers that the sketch of one array may hold beside."""
+        itemsize, name = self.checked.dtype.itemsize, self.checked.backend.name
+        sample = self._numbers(k) + _WAITING * k * self.plan.width
+        largest = max(array.size for array in self.checked.entries.values())
+        fixed = largest + min(TILE, k * largest)  # a scaled weight, and a tile of Jacobians
+        least = 0 if max_memory is None else self._least_chunk(k)
+        smallest = itemsize * (fixed + least + sample)
+        budget = memory_budget(max_memory, self.checked.backend, smallest=smallest) // itemsize - fixed
+        chunk = max(least, min(_CHUNK[name], budget // 4))
+        return max(1, (min(budget, _TILE[name] // itemsize) - chunk) // sample), chunk
+
+    def _least_chunk(self, k: int) -> int:
+        """Numbers that the sketch of one array holds for one sample: known once its factors are."""
+        if not isinstance(self.engine, SupportsFactors):
+            return max(2 * k * part.width for part in self.plan.parts.values())
+        weights = None if k == self.checked.n_outputs else get_backend(self.checked.x1).xp.zeros_like
+        found = self._factors(self.checked.x1[:1], weights)
+        return max(self.plan.parts[path].numbers(f) for path, f in found if path in self.plan.parts)
 
     def _numbers(self, k: int) -> int:
         """Numbers that the engine holds per sample: all inputs of layers and one layer's cotangents, or Jacobians."""

@@ -3,16 +3,19 @@
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
 
-from .._typing import Array
+from ..backends import Backend
 from ..sketch._base import LinearSketch, PartwiseSketch
+from ..sketch._row_stream import RowStream
 from ._base import ArraySketch, Plan, Shape
+from ._streamed import StreamedArray
 
 __all__ = ["ColumnsOf", "plan_columns"]
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnsOf(ArraySketch):
+class ColumnsOf(StreamedArray):
     """The part of a linear sketch that meets one array.
 
     Attributes
@@ -34,9 +37,9 @@ class ColumnsOf(ArraySketch):
         """Width of the sketch."""
         return self.sketch.sketch_dim
 
-    def of_jacobian(self, jac: Array) -> Array:
-        """Sketch of the columns of Jacobians (rows, *shape)."""
-        return self.sketch.apply_part(jac.reshape(len(jac), -1), self.start)
+    def _open(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
+        columns = range(self.start, self.start + math.prod(self.shape))
+        return self.sketch._open_columns(n_rows, columns, backend, dtype)
 
 
 def plan_columns(sketch: LinearSketch, shapes: dict[str, Shape]) -> Plan:

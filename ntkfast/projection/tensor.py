@@ -11,7 +11,6 @@ inverse transform ends it. Where the matrix is small, or has many positions, for
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -25,7 +24,9 @@ from ..backends import Backend, get_backend
 from ..kernels import countsketch, philox, tensorsketch
 from ..layers.factors import Factors, JacobianFactors, SparseFactors
 from ..sketch._fft import rfft
+from ..sketch._row_stream import RowStream
 from ._base import ArraySketch, JacobianSketch, Shape, matrix_shape
+from ._streamed import StreamedArray, spans
 
 __all__ = ["TensorProjection"]
 
@@ -58,8 +59,8 @@ class TensorProjection(JacobianSketch):
         after another.
     algorithm : {"auto", "fft", "direct"}
         "fft" never forms a Jacobian; "direct" hashes the Jacobian of a few samples and one array at a time; "auto"
-        takes the cheaper one for each array. They are the same map up to rounding. Tables of embeddings and arrays
-        with one row are always hashed directly.
+        takes the cheaper one for each array. They are the same map up to rounding. Tables of embeddings, biases and
+        scales are always hashed directly.
     seed : int
         Key of the random stream, 0 <= seed < 2**64.
 
@@ -121,7 +122,7 @@ class TensorProjection(JacobianSketch):
 
 
 @dataclass(frozen=True, slots=True)
-class HashedArray(ArraySketch):
+class HashedArray(StreamedArray):
     """CountSketch of one parameter array with a product hash.
 
     Attributes
@@ -138,15 +139,8 @@ class HashedArray(ArraySketch):
     key: int
     algorithm: str
 
-    def of_jacobian(self, jac: Array) -> Array:
-        """Hash every entry; a bucket's terms are added in the order of the array."""
-        backend, (rows, columns) = get_backend(jac), matrix_shape(self.shape)
-        flat = jac.reshape(jac.shape[0], rows * columns)
-        out = backend.xp.zeros((jac.shape[0], self.width), jac.dtype)
-        for start, stop in _spans(rows, max(1, _TABLE // columns)):
-            tables = memoised((self, start, stop), _product_tables, backend, jac.dtype)
-            backend.launch(countsketch.add, flat[:, start * columns : stop * columns], *tables, out)
-        return out
+    def _open(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
+        return _HashedStream(self, n_rows, backend, dtype)
 
     def of_factors(self, factors: Factors) -> Array:
         """Hash the Jacobian of some samples; of an embedding, that of the rows of the table that a sample reads."""
@@ -154,7 +148,7 @@ class HashedArray(ArraySketch):
             backend = get_backend(factors.ct.shared)
             found = [self._of_rows_read(factors.rows(slice(s, s + 1)), backend) for s in range(factors.n)]
             return backend.xp.stack(found)
-        return ArraySketch.of_factors(self, factors)
+        return StreamedArray.of_factors(self, factors)
 
     def _of_rows_read(self, factors: SparseFactors, backend: Backend) -> Array:
         """Sketch (k, width) of one sample."""
@@ -171,8 +165,8 @@ class HashedArray(ArraySketch):
 
     def is_spectral(self, factors: Factors) -> bool:
         """Whether transforms are wanted, or cheaper than the Jacobian."""
-        if not isinstance(factors, JacobianFactors) or factors.act is None or matrix_shape(self.shape)[0] == 1:
-            return False
+        if not isinstance(factors, JacobianFactors) or factors.act is None or factors.in_width == factors.groups:
+            return False  # no outer products of vectors
         if self.algorithm != "auto":
             return self.algorithm == "fft"
         k, t = factors.k, factors.positions
@@ -183,7 +177,7 @@ class HashedArray(ArraySketch):
     def numbers(self, factors: Factors) -> int:
         """Numbers per sample that are held at once."""
         if not self.is_spectral(factors):
-            return ArraySketch.numbers(self, factors)
+            return StreamedArray.numbers(self, factors)
         places = math.prod(factors.spatial)
         delta = places * factors.k * factors.ct.shared.shape[-1]
         return int(self._positions_at_once(places, factors.k) * (1 + factors.k) * 2 * self.width + 2 * delta)
@@ -199,7 +193,7 @@ class HashedArray(ArraySketch):
         sides = _Sides(*memoised(self, _side_tables, backend, delta.dtype))
         i, o = factors.in_width // factors.groups, factors.out_width // factors.groups
         step = self._positions_at_once(factors.positions, factors.k)
-        for g, (start, stop) in itertools.product(range(factors.groups), _spans(factors.positions, step)):
+        for g, (start, stop) in itertools.product(range(factors.groups), spans(factors.positions, step)):
             rows, columns = slice(g * i, (g + 1) * i), slice(g * o, (g + 1) * o)
             left = self._transform(act[:, start:stop, rows], *sides.rows, backend)
             right = self._transform(delta[:, start:stop, :, columns], *sides.columns(columns), backend)
@@ -215,8 +209,28 @@ class HashedArray(ArraySketch):
         return rfft(sketch, backend).reshape(*x.shape[:-1], -1)
 
 
-def _spans(n: int, step: int) -> Iterator[tuple[int, int]]:
-    return ((start, min(start + step, n)) for start in range(0, n, step))
+class _HashedStream(RowStream):
+    """Sums of the entries of each bucket, in the order of the array, which comes in whole rows."""
+
+    def __init__(self, part: HashedArray, n_rows: int, backend: Backend, dtype: Any) -> None:
+        self._part, self._backend, self._row = part, backend, 0
+        self._out = backend.xp.zeros((n_rows, part.width), dtype)
+
+    def add(self, x: Array) -> None:
+        """Add the next rows of the array."""
+        columns = matrix_shape(self._part.shape)[1]
+        step = max(1, _TABLE // columns)
+        while x.shape[1]:  # tables are cut at multiples of their height, so that equal ones are kept once
+            start, height = self._row, min(x.shape[1] // columns, step - self._row % step)
+            tile = start // step * step
+            tables = memoised((self._part, tile, tile + step), _product_tables, self._backend, x.dtype)
+            bucket, sign = (t[:, (start - tile) * columns : (start - tile + height) * columns] for t in tables)
+            self._backend.launch(countsketch.add, x[:, : height * columns], bucket, sign, self._out)
+            self._row, x = start + height, x[:, height * columns :]
+
+    def result(self) -> Array:
+        """The sums."""
+        return self._out
 
 
 def _side_tables(part: HashedArray, backend: Backend, dtype: Any) -> tuple[Array, ...]:

@@ -1,5 +1,6 @@
 """Two-sided projections from factors: the sketch of the Jacobian, in every order of their steps, chunk and backend."""
 
+import sys
 import tracemalloc
 
 import fakecupy
@@ -15,10 +16,9 @@ from ntkfast.empirical import jacobian
 from ntkfast.empirical.jacobian import jacobian_factors
 from ntkfast.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, LayerNorm, ReLU, Sequential
 from ntkfast.layers.factors import JacobianFactors, SparseFactors
-from ntkfast.projection import KroneckerProjection, MaskedProjection, project_jacobian
+from ntkfast.projection import KroneckerProjection, MaskedProjection, project, project_jacobian
 from ntkfast.projection._base import ArraySketch, matrix_shape
 from ntkfast.projection._bilinear import BilinearArray
-from ntkfast.projection._collector import collect
 from ntkfast.projection._sides import Kept, Mixed, Sampled, mixed_widths, sampled_widths
 from ntkfast.projection.kronecker import KroneckerArray
 
@@ -28,7 +28,7 @@ CLASSES = (KroneckerProjection, MaskedProjection)
 def both(case, sketch, **options):
     """The projection from factors, and the sketch of the Jacobian itself."""
     found = project_jacobian(case.net, case.params, case.x1, sketch, **options)
-    return found, collect(sketch, jacobian(case.net, case.params, case.x1), 2)
+    return found, project(jacobian(case.net, case.params, case.x1), sketch, sample_axes=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +59,7 @@ def test_scales_of_several_axes(axes, cls):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_given_cotangents(name, cls):
     case = named(name)
-    every = collect(cls(40, seed=1), jacobian(case.net, case.params, case.x1), 2)
+    every = project(jacobian(case.net, case.params, case.x1), cls(40, seed=1), sample_axes=2)
     ct = np.random.default_rng(0).standard_normal(every.shape[:2])
     found = project_jacobian(case.net, case.params, case.x1, cls(40, seed=1), cotangents=ct)
     assert_close(found, np.einsum("nk,nkm->nm", ct, every), 1e-12)
@@ -105,7 +105,7 @@ def test_cotangents_that_samples_or_positions_share(places, samples):
     params = net.init(x.shape[1:], seed=0, dtype="float64")
     for cls in CLASSES:
         found = project_jacobian(net, params, x, cls(30, seed=2))
-        assert_close(found, collect(cls(30, seed=2), jacobian(net, params, x), 2), 1e-12)
+        assert_close(found, project(jacobian(net, params, x), cls(30, seed=2), sample_axes=2), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn_gap", "residual", "embedding"])
@@ -113,15 +113,15 @@ def test_cotangents_that_samples_or_positions_share(places, samples):
 def test_chunks_do_not_show(name, cls, monkeypatch):
     case = named(name)
     whole = project_jacobian(case.net, case.params, case.x1, cls(32, seed=1))
-    monkeypatch.setattr("ntkfast.projection._collector.Collector.CHUNK", {"numpy": 1})
+    monkeypatch.setitem(sys.modules["ntkfast.projection.jacobian"]._CHUNK, "numpy", 1)
     assert_close(project_jacobian(case.net, case.params, case.x1, cls(32, seed=1)), whole, 1e-12)
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_batches_do_not_show(cls):
     jac = np.random.default_rng(0).standard_normal((7, 3, 3, 4, 6))
-    whole = collect(cls(40, seed=0), {"w": jac}, 1)
-    assert_close(collect(cls(40, seed=0), {"w": jac[2:5]}, 1), whole[2:5], 1e-13)
+    whole = project({"w": jac}, cls(40, seed=0))
+    assert_close(project({"w": jac[2:5]}, cls(40, seed=0)), whole[2:5], 1e-13)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn_groups", "norms", "embedding"])

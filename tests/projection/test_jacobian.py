@@ -12,7 +12,7 @@ from helpers import assert_close
 from ntkfast.empirical import empirical_ntk, jacobian
 from ntkfast.errors import MemoryBudgetError
 from ntkfast.layers import Dense, ReLU, Sequential
-from ntkfast.projection import TensorProjection, project_jacobian
+from ntkfast.projection import KroneckerProjection, MaskedProjection, TensorProjection, project_jacobian
 from ntkfast.sketch import SRHT, CountSketch, GaussianSketch, SparseJL
 
 SKETCH = TensorProjection(48, seed=2)
@@ -108,21 +108,38 @@ def test_tiles_of_samples_do_not_show(name):
     assert_close(call(max_memory=smallest_budget(call)), call(), 1e-12)
 
 
-@pytest.mark.parametrize("algorithm", ["fft", "direct"])
-def test_memory_stays_within_the_budget(algorithm):
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    "sketch",
+    [
+        lambda p: TensorProjection(512, algorithm="fft", seed=0),
+        lambda p: TensorProjection(512, algorithm="direct", seed=0),
+        lambda p: KroneckerProjection(512, seed=0),
+        lambda p: MaskedProjection(512, seed=0),
+        lambda p: CountSketch(p, 512, seed=0),
+    ],
+    ids=["fft", "direct", "kronecker", "masked", "columns"],
+)
+def test_memory_stays_within_the_budget(sketch, given):
     net = Sequential(Dense(400), ReLU(), Dense(400), ReLU(), Dense(10))
     params = net.init((100,), seed=0)
-    x = np.random.default_rng(0).standard_normal((256, 100)).astype("float32")
-    sketch, ct = TensorProjection(512, algorithm=algorithm, seed=0), np.ones((256, 10), "float32")
-    out = project_jacobian(net, params, x, sketch, cotangents=ct)  # compiles, and keeps the tables
-    budget = 12 * 2**20
-    tracemalloc.start()
-    try:
-        project_jacobian(net, params, x, sketch, cotangents=ct, max_memory=budget)
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < out.nbytes + 1.15 * budget
+    x = np.random.default_rng(0).standard_normal((64, 100)).astype("float32")
+    ct = np.ones((64, 10), "float32") if given else None
+    drawn = sketch(sum(entry.size for layer in params for entry in layer.values()))
+
+    def call(**options):
+        return project_jacobian(net, params, x, drawn, cotangents=ct, **options)
+
+    out = call()  # compiles, and keeps the tables
+    budget = smallest_budget(call)
+    for budget in (budget, 4 * budget):
+        tracemalloc.start()
+        try:
+            call(max_memory=budget)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < out.nbytes + 1.15 * budget
 
 
 def test_the_whole_is_unbiased_for_the_trace():

@@ -8,8 +8,7 @@ from empirical.networks import named
 from helpers import assert_close
 
 from ntkfast.empirical import empirical_ntk
-from ntkfast.projection import KroneckerProjection, project_jacobian
-from ntkfast.projection._collector import collect
+from ntkfast.projection import KroneckerProjection, project, project_jacobian
 from ntkfast.projection._sides import Kept, Mixed
 
 ARRAYS = {"w": (6, 5), "b": (5,)}
@@ -36,7 +35,7 @@ def test_the_map_is_that_of_the_definition(width, combine):
     core = np.einsum("ia,nio,ob->nab", matrix(part.rows), x.reshape(3, 6, 5), matrix(part.columns)).reshape(3, -1)
     expected = np.zeros((3, width))
     expected[:, (part.start + np.arange(core.shape[1])) % width] = core
-    assert_close(collect(sketch, {"w": x}, 1), expected, 1e-12)
+    assert_close(project({"w": x}, sketch), expected, 1e-12)
     assert combine == "sum" or part.start == 0
 
 
@@ -121,7 +120,7 @@ def test_moments_over_seeds(combine, widths, k, k_bias):
     part = KroneckerProjection(widths, combine=combine, seed=0)._plan(ARRAYS).parts["w"]
     assert (part.rows.width, part.columns.width) == k
     for seed in range(2000):
-        z = collect(KroneckerProjection(widths, combine=combine, seed=seed), data, 1)
+        z = project(data, KroneckerProjection(widths, combine=combine, seed=seed))
         draws.append(z[0] @ z[1])
     w, b = data["w"], data["b"]
     kept = [np.inf if width == side else width for width, side in zip(k, (6, 5), strict=True)]
@@ -155,7 +154,7 @@ def shapes(case):
 
 
 def test_unused_numbers_are_zeros():
-    z = collect(KroneckerProjection({"w": 40, "b": 7}, seed=0), pairs(), 1)
+    z = project(pairs(), KroneckerProjection({"w": 40, "b": 7}, seed=0))
     assert z.shape == (2, 47)
     assert (z[:, :30] != 0).all()
     assert (z[:, 30:40] == 0).all()
@@ -164,16 +163,16 @@ def test_unused_numbers_are_zeros():
 
 def test_a_mapping_leaves_arrays_out():
     data = pairs()
-    z = collect(KroneckerProjection({"w": 6, "b": 0}, seed=0), data, 1)
-    np.testing.assert_array_equal(z, collect(KroneckerProjection(6, seed=0), {"w": data["w"]}, 1))
+    z = project(data, KroneckerProjection({"w": 6, "b": 0}, seed=0))
+    np.testing.assert_array_equal(z, project({"w": data["w"]}, KroneckerProjection(6, seed=0)))
 
 
 def test_sketches_depend_on_path_and_seed():
     x = np.ones((1, 6, 5))
-    one = collect(KroneckerProjection(6, seed=0), {"w": x}, 1)
-    assert not np.array_equal(one, collect(KroneckerProjection(6, seed=1), {"w": x}, 1))
-    assert not np.array_equal(one, collect(KroneckerProjection(6, seed=0), {"v": x}, 1))
-    np.testing.assert_array_equal(one, collect(KroneckerProjection(6, seed=0), {"w": x}, 1))
+    one = project({"w": x}, KroneckerProjection(6, seed=0))
+    assert not np.array_equal(one, project({"w": x}, KroneckerProjection(6, seed=1)))
+    assert not np.array_equal(one, project({"v": x}, KroneckerProjection(6, seed=0)))
+    np.testing.assert_array_equal(one, project({"w": x}, KroneckerProjection(6, seed=0)))
 
 
 def test_concatenation_is_the_default():

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from helpers import assert_close
 
-from ntkfast.projection import KroneckerProjection, MaskedProjection
-from ntkfast.projection._collector import collect
+from ntkfast.projection import KroneckerProjection, MaskedProjection, project
 from ntkfast.projection._sides import Sampled
 
 
@@ -40,7 +39,7 @@ def test_the_map_is_that_of_the_definition(combine, nnz):
     assert (part.rows.width, part.columns.width) == (3, 10)
     left, right = (side.apply(np.eye(side.length)) for side in (part.rows, part.columns))
     core = np.einsum("ia,nio,ob->nab", left, x.reshape(3, 12, 10), right).reshape(3, -1)
-    assert_close(collect(sketch, {"w": x}, 1), part.hashes.apply(core), 1e-12)
+    assert_close(project({"w": x}, sketch), part.hashes.apply(core), 1e-12)
     assert part.hashes.nnz == nnz
 
 
@@ -48,7 +47,7 @@ def test_arrays_that_fit_are_kept():
     """With the places, signs and exact inner products of the other two-sided projection."""
     x = np.random.default_rng(0).standard_normal((4, 5, 3))
     for combine in ("sum", "concatenate"):
-        z = collect(MaskedProjection(16, combine=combine, seed=0), {"w": x}, 1)
+        z = project({"w": x}, MaskedProjection(16, combine=combine, seed=0))
         assert_close(z @ z.T, np.einsum("nio,mio->nm", x, x), 1e-12)
         np.testing.assert_array_equal((z != 0).sum(axis=1), 15)
 
@@ -127,7 +126,7 @@ def test_moments_over_seeds(combine, widths, nnz, k, k_bias):
     part = MaskedProjection(widths, seed=0, **options)._plan({"w": w[0].shape, "b": b[0].shape}).parts["w"]
     assert (part.rows.width, part.columns.width) == k
     for seed in range(2000):
-        z = collect(MaskedProjection(widths, seed=seed, **options), {"w": w, "b": b}, 1)
+        z = project({"w": w, "b": b}, MaskedProjection(widths, seed=seed, **options))
         draws.append(z[0] @ z[1])
     m = widths if isinstance(widths, dict) else {"w": widths, "b": widths}
     c = {path: (1 / sizes(m[path], min(nnz, m[path]))).sum() / min(nnz, m[path]) ** 2 for path in m}
@@ -147,21 +146,21 @@ def test_moments_over_seeds(combine, widths, nnz, k, k_bias):
 
 def test_a_narrow_array_takes_fewer_nonzeros():
     x = np.ones((1, 30, 4))
-    z = collect(MaskedProjection({"w": 3}, combine="concatenate", nnz=4, seed=0), {"w": x}, 1)
+    z = project({"w": x}, MaskedProjection({"w": 3}, combine="concatenate", nnz=4, seed=0))
     assert z.shape == (1, 3)
 
 
 def test_sketches_depend_on_path_and_seed():
     x = np.random.default_rng(0).standard_normal((1, 30, 20))
-    one = collect(MaskedProjection(16, seed=0), {"w": x}, 1)
-    assert not np.array_equal(one, collect(MaskedProjection(16, seed=1), {"w": x}, 1))
-    assert not np.array_equal(one, collect(MaskedProjection(16, seed=0), {"v": x}, 1))
-    np.testing.assert_array_equal(one, collect(MaskedProjection(16, seed=0), {"w": x}, 1))
+    one = project({"w": x}, MaskedProjection(16, seed=0))
+    assert not np.array_equal(one, project({"w": x}, MaskedProjection(16, seed=1)))
+    assert not np.array_equal(one, project({"v": x}, MaskedProjection(16, seed=0)))
+    np.testing.assert_array_equal(one, project({"w": x}, MaskedProjection(16, seed=0)))
 
 
 def test_classes_with_one_seed_are_independent():
     x = np.random.default_rng(0).standard_normal((1, 3, 4))
-    z = [collect(cls(12, combine="sum", seed=0), {"w": x}, 1) for cls in (MaskedProjection, KroneckerProjection)]
+    z = [project({"w": x}, cls(12, combine="sum", seed=0)) for cls in (MaskedProjection, KroneckerProjection)]
     assert not np.array_equal(*z)
 
 

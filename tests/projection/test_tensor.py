@@ -1,15 +1,18 @@
 """TensorProjection: the sketch of the Jacobian itself, its moments, its layout and its bits."""
 
+import importlib
 import itertools
 
 import numpy as np
 import pytest
-from empirical.networks import NAMES, named
+from empirical.networks import NAMES, named, problem
 from helpers import assert_close
 
+from ntkfast.backends import get_backend
 from ntkfast.empirical import empirical_ntk, jacobian
-from ntkfast.projection import TensorProjection, project_jacobian
-from ntkfast.projection._collector import collect
+from ntkfast.layers import Conv2d, Dense, Flatten, LayerNorm, Sequential
+from ntkfast.projection import TensorProjection, project, project_jacobian
+from ntkfast.projection._collector import Collector
 
 ALGORITHMS = ("direct", "fft", "auto")
 
@@ -17,7 +20,7 @@ ALGORITHMS = ("direct", "fft", "auto")
 def both(case, sketch, **options):
     """The projection from factors, and the sketch of the Jacobian itself."""
     found = project_jacobian(case.net, case.params, case.x1, sketch, **options)
-    return found, collect(sketch, jacobian(case.net, case.params, case.x1), 2)
+    return found, project(jacobian(case.net, case.params, case.x1), sketch, sample_axes=2)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,7 +52,7 @@ def test_chunks_do_not_show(name, algorithm, monkeypatch):
     """Chunks of samples, of positions and of tables, down to one of each."""
     case, sketch = named(name), TensorProjection(32, algorithm=algorithm, seed=1)
     whole = project_jacobian(case.net, case.params, case.x1, sketch)
-    monkeypatch.setattr("ntkfast.projection._collector.Collector.CHUNK", {"numpy": 1})
+    monkeypatch.setitem(importlib.import_module("ntkfast.projection.jacobian")._CHUNK, "numpy", 1)
     monkeypatch.setattr("ntkfast.projection.tensor._POSITIONS", 1)
     monkeypatch.setattr("ntkfast.projection.tensor._TABLE", 1)
     assert_close(project_jacobian(case.net, case.params, case.x1, sketch), whole, 1e-12)
@@ -59,7 +62,7 @@ def test_the_hash_is_that_of_the_definition():
     """Every entry of a unit Jacobian goes to (h_1 + h_2) mod m, with sign s_1 s_2."""
     sketch = TensorProjection(8, seed=5)
     unit = np.eye(12).reshape(12, 4, 3)
-    z = collect(sketch, {"w": unit}, 1)
+    z = project({"w": unit}, sketch)
     assert (np.abs(z).sum(axis=1) == 1).all()
     bucket, sign = np.abs(z).argmax(axis=1).reshape(4, 3), z.sum(axis=1).reshape(4, 3)
     assert len({*((bucket - bucket[:1]) % 8 - ((bucket - bucket[:1]) % 8)[:, :1]).reshape(-1)}) == 1
@@ -70,7 +73,7 @@ def test_axes_before_the_last_are_rows():
     """The sketch of a convolution's weight is that of its matrix (taps and inputs, outputs)."""
     jac = np.random.default_rng(0).standard_normal((2, 3, 3, 4, 5))
     sketch = TensorProjection(16, seed=0)
-    np.testing.assert_array_equal(collect(sketch, {"w": jac}, 1), collect(sketch, {"w": jac.reshape(2, 36, 5)}, 1))
+    np.testing.assert_array_equal(project({"w": jac}, sketch), project({"w": jac.reshape(2, 36, 5)}, sketch))
 
 
 # --- moments -------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ def test_moments_over_seeds(combine):
     rng, draws = np.random.default_rng(0), []
     w, b = rng.standard_normal((2, 6, 5)), rng.standard_normal((2, 5))
     for seed in range(2000):
-        z = collect(TensorProjection(16, combine=combine, seed=seed), {"w": w, "b": b}, 1)
+        z = project({"w": w, "b": b}, TensorProjection(16, combine=combine, seed=seed))
         draws.append(z[0] @ z[1])
     m = (8, 8) if combine == "concatenate" else (16, 16)
     expected = variance(*w, m[0]) + variance(*b[:, None], m[1])
@@ -147,21 +150,18 @@ def test_a_wide_sketch_comes_close_to_the_kernel(name):
 def test_parts_depend_on_path_shape_width_and_seed_alone():
     rng = np.random.default_rng(0)
     w, b = rng.standard_normal((3, 4, 5)), rng.standard_normal((3, 5))
-    both_arrays = collect(TensorProjection({"w": 8, "b": 4}, combine="concatenate", seed=0), {"w": w, "b": b}, 1)
-    alone = collect(TensorProjection(8, seed=0), {"w": w}, 1)
+    both_arrays = project({"w": w, "b": b}, TensorProjection({"w": 8, "b": 4}, combine="concatenate", seed=0))
+    alone = project({"w": w}, TensorProjection(8, seed=0))
     np.testing.assert_array_equal(both_arrays[:, :8], alone)
-    assert not np.array_equal(alone, collect(TensorProjection(8, seed=0), {"v": w}, 1))
-    assert not np.array_equal(alone, collect(TensorProjection(8, seed=1), {"w": w}, 1))
+    assert not np.array_equal(alone, project({"v": w}, TensorProjection(8, seed=0)))
+    assert not np.array_equal(alone, project({"w": w}, TensorProjection(8, seed=1)))
 
 
 def test_sums_do_not_depend_on_the_order_of_arrival():
     rng = np.random.default_rng(0)
     arrays = {"a": rng.standard_normal((2, 4, 5)), "b": rng.standard_normal((2, 5)), "c": rng.standard_normal((2, 7))}
     sketch = TensorProjection(4, algorithm="direct", seed=0)
-    case = collect(sketch, arrays, 1)
-    from ntkfast.backends import get_backend
-    from ntkfast.projection._collector import Collector
-
+    case = project(arrays, sketch)
     plan = sketch._plan({path: array.shape[1:] for path, array in arrays.items()})
     for order in itertools.permutations(arrays):
         found = Collector(plan, 2, 1, get_backend(case), case.dtype)
@@ -212,3 +212,12 @@ def test_bad_fields(arguments, options, message):
 def test_widths_that_do_not_fit(sketch_dim, message):
     with pytest.raises(ValueError, match=message):
         TensorProjection(sketch_dim, combine="concatenate", seed=0).layout({"w": (2, 3), "b": (3,)})
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_scales_of_several_axes(axes, algorithm):
+    """A scale with several axes has rows as a matrix, but no outer products as factors."""
+    net = Sequential(Conv2d(3, 2), LayerNorm(axes=axes), Flatten(), Dense(2))
+    found, expected = both(problem(net, (4, 3, 2)), TensorProjection(40, algorithm=algorithm, seed=0))
+    assert_close(found, expected, 1e-12)
