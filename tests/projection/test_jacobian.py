@@ -131,8 +131,8 @@ def test_memory_stays_within_the_budget(sketch, given):
         return project_jacobian(net, params, x, drawn, cotangents=ct, **options)
 
     out = call()  # compiles, and keeps the tables
-    budget = smallest_budget(call)
-    for budget in (budget, 4 * budget):
+    smallest = smallest_budget(call)
+    for budget in (smallest, 4 * smallest):
         tracemalloc.start()
         try:
             call(max_memory=budget)
