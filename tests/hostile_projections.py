@@ -3,7 +3,7 @@
 import numpy as np
 from hostile_arguments import PLAIN
 from hostile_cases import JITTER, MEMORY, REG, ROWS, SEED, SKETCHES, Case, method, random_rows, taking
-from hostile_networks import LAYERS, NET, network, of_network, targets
+from hostile_networks import LAYERS, NET, network, targets
 
 from ntkfast import projection, sketch
 

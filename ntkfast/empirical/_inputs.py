@@ -1,6 +1,6 @@
 """Checks of arguments that the functions of this package share, and trees by layer."""
 
-from .._check import check_all_finite, check_dtype, check_finite
+from .._check import array_backend, check_all_finite, check_dtype, check_finite
 from .._tree import Tree, flatten
 from .._typing import Array
 from ..autodiff import Checked, get_autodiff
@@ -27,7 +27,8 @@ def check_like(array: Array, name: str, shape: tuple[int, ...], like: Array) -> 
 
 def _fitting(array: Array, name: str, shape: tuple[int, ...], like: Array) -> Array:
     """`check_like`, but for the values."""
-    backend = get_backend(array, like) if hasattr(array, "dtype") else get_backend(array)
+    array_backend(array, name)
+    backend = get_backend(array, like)
     check_dtype(array, name)
     if array.shape != shape:
         raise ValueError(f"expected {name} of shape {shape}, got {array.shape}")

@@ -132,15 +132,16 @@ class JacobianSketch(abc.ABC):
 
         Raises
         ------
-        ValueError
-            The widths do not fit the arrays.
+        TypeError, ValueError
+            `shapes` is no such mapping, or empty; the widths do not fit the arrays.
         """
         return self._plan(shapes).places
 
     def _plan(self, shapes: Mapping[str, Shape]) -> Plan:
+        shapes = _check_shapes(shapes)
         widths = self._widths(shapes)
         parts = {
-            path: self._part(tuple(shapes[path]), width, philox.derive_key(self.seed, self._stream, *_tags(path)))
+            path: self._part(shapes[path], width, philox.derive_key(self.seed, self._stream, *_tags(path)))
             for path, width in widths.items()
         }
         if self.combine == "sum":
@@ -166,6 +167,18 @@ class JacobianSketch(abc.ABC):
             raise ValueError(f"expected sketch_dim of at least {len(shapes)}, one per array, got {self.sketch_dim}")
         share, rest = divmod(self.sketch_dim, len(shapes))
         return {path: share + (number < rest) for number, path in enumerate(shapes)}
+
+
+def _check_shapes(shapes: Any) -> dict[str, Shape]:
+    """Shapes of parameter arrays by path."""
+    if not isinstance(shapes, Mapping) or not all(isinstance(shape, (tuple, list)) for shape in shapes.values()):
+        raise TypeError(f"expected shapes to be a mapping of paths to tuples of integers, got {shapes!r}")
+    if not shapes:
+        raise ValueError("expected shapes of at least one parameter array, got none")
+    for path in shapes:
+        if not isinstance(path, str):
+            raise TypeError(f"expected paths of parameter arrays to be strings, got {path!r}")
+    return {path: tuple(check_int(side, f"shapes[{path!r}]") for side in shape) for path, shape in shapes.items()}
 
 
 def _check_dims(sketch_dim: Any, combine: str) -> int | tuple[tuple[str, int], ...]:

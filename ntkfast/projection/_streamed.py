@@ -33,7 +33,8 @@ class StreamedArray(ArraySketch):
     def of_jacobian(self, jac: Array) -> Array:
         """Sketch of Jacobians (rows, *shape)."""
         stream = self._open(len(jac), get_backend(jac), jac.dtype)
-        stream.add(jac.reshape(len(jac), -1))
+        if jac.size > 0:
+            stream.add(jac.reshape(len(jac), -1))
         return stream.result()
 
     def of_factors(self, factors: Factors) -> Array:

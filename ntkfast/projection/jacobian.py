@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from .._check import check_dtype, check_finite, check_range, memory_budget, quiet
+from .._check import array_backend, check_dtype, check_finite, check_range, memory_budget, quiet
 from .._tree import Tree, join
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
@@ -187,7 +187,8 @@ def _check_weights(ct: Any, checked: Checked, name: str) -> Array:
 
 
 def _check_shape(ct: Any, shape: tuple[int, ...], like: Array, dtype: Any, name: str) -> Array:
-    backend = get_backend(like, ct) if hasattr(ct, "dtype") else get_backend(ct)
+    array_backend(ct, name)
+    backend = get_backend(like, ct)
     check_dtype(ct, name)
     if ct.shape != shape:
         raise ValueError(f"expected {name} of shape {shape}, got {ct.shape}")
@@ -204,7 +205,8 @@ def _for_rows(weights: Any, rows: slice, n: int) -> Callable[[Array], Array] | N
     if not callable(weights):
         return lambda y: weights[rows]
     some = weights.rows(rows) if isinstance(weights, PerSample) and rows.stop - rows.start < n else weights
-    return lambda y: _check_shape(some(y), y.shape, y, y.dtype, "cotangents(y)")
+    # of a copy: the last layer's derivative may need its outputs, which the caller's function may overwrite
+    return lambda y: _check_shape(some(y.copy()), y.shape, y, y.dtype, "cotangents(y)")
 
 
 # --- tiles of samples ---------------------------------------------------------------------------
