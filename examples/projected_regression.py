@@ -255,7 +255,7 @@ def sufficient(rows: list[Row], reference: float) -> str:
     least: dict[str, str] = {}
     for row in rows:
         name, dim = row.method.split()
-        least[name] = least.get(name, dim) if row.accuracy >= reference - TOLERANCE else ""
+        least[name] = least.get(name, dim) if reference - row.accuracy < TOLERANCE + 1e-9 else ""
         least = {key: value for key, value in least.items() if value}
     found = ", ".join(f"{dim} ({name})" for name, dim in least.items())
     return f"within {100 * TOLERANCE:g} % of the exact kernel's accuracy from dimension: {found or 'none of these'}"

@@ -84,7 +84,7 @@ def test_features_and_their_kernel_give_the_same_regression(example, data):
 
 @pytest.mark.parametrize(
     ("lost", "expected"),
-    [((0.1, 0.004, 0.0), "64 (A)"), ((0.0, 0.1, 0.0), "256 (A)"), ((0.1, 0.1, 0.1), "none of these")],
+    [((0.1, 0.005, 0.0), "64 (A)"), ((0.0, 0.1, 0.0), "256 (A)"), ((0.1, 0.1, 0.1), "none of these")],
 )
 def test_dimension_from_which_on_nothing_is_lost(example, lost, expected):
     rows = [example.Row(f"A {m}", 0.9 - less, 0.0, 0.0, 0.0) for m, less in zip((16, 64, 256), lost, strict=True)]
