@@ -35,7 +35,7 @@ METHODS = _names(
 )
 STRIDED = {"countsketch.add"}  # kernels whose first argument may be some columns of a wider array
 PROPERTIES = {"T", "dtype", "itemsize", "nbytes", "ndim", "shape", "size", "strides"}
-KEYWORDS = {"axis", "copy", "dtype", "k", "keepdims", "order", "out"}
+KEYWORDS = {"axis", "copy", "dtype", "k", "keepdims", "order", "out", "return_inverse"}
 
 
 def host(x):

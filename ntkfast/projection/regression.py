@@ -49,6 +49,14 @@ def check_features(phi: Any, name: str, *, ndims: tuple[int, ...] = (2, 3)) -> B
     return backend
 
 
+def _check_fitting(phi: Any, name: str, shape: tuple[int, ...], like: Array) -> Array:
+    """Check projected gradients (n, *shape) in the dtype and on the backend of `like`; return them C-contiguous."""
+    array_backend(phi, name)
+    if phi.ndim == 0 or phi.size == 0:
+        raise ValueError(f"expected {name} of shape (n, {', '.join(map(str, shape))}), not empty, got {phi.shape}")
+    return check_like(phi, name, (phi.shape[0], *shape), like)
+
+
 def projected_ntk(phi1: Array, phi2: Array | None = None, *, output: str = "trace") -> Array:
     """Empirical NTK of projected gradients, in the conventions of `ntkfast.empirical.empirical_ntk`.
 
@@ -96,8 +104,7 @@ def projected_ntk(phi1: Array, phi2: Array | None = None, *, output: str = "trac
     backend = check_features(phi1, "phi1")
     first = second = _by_output(phi1)
     if phi2 is not None:
-        check_features(phi2, "phi2")
-        second = _by_output(check_like(phi2, "phi2", (len(phi2), *phi1.shape[1:]), phi1))
+        second = _by_output(_check_fitting(phi2, "phi2", phi1.shape[1:], phi1))
     with quiet():
         if output == "trace":
             kernel = _gram(backend, _flat(first), None if phi2 is None else _flat(second))
@@ -172,8 +179,7 @@ class ProjectedRegression:
         >>> fit.predict(np.array([[1.0, 1.0]]))
         array([3.])
         """
-        check_features(phi, "phi")
-        phi = check_like(phi, "phi", (len(phi), *self.shape), self.weights)
+        phi = _check_fitting(phi, "phi", self.shape, self.weights)
         with quiet():
             if self.output == "full":
                 prediction = phi @ self.weights
