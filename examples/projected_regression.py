@@ -267,7 +267,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--data", type=pathlib.Path, help="default: scikit-learn's digits")
     parser.add_argument("--train", type=int, default=10_000, help="training samples, at most")
     parser.add_argument("--test", type=int, default=2_000, help="test samples, at most")
-    parser.add_argument("--dims", type=int, nargs="+", default=[64, 256, 512, 1024], help="numbers kept per output")
+    parser.add_argument("--dims", type=int, nargs="+", default=[128, 512, 1024, 2048], help="numbers kept per output")
     parser.add_argument("--steps", type=int, default=1250, help="batches of 64 images that the network is trained on")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=pathlib.Path, help="also write the table to this JSON file")
