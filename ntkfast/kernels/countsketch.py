@@ -32,7 +32,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from . import _kernel
 from ._cuda import cuda
-from ._kernel import Kernel, cpu_jit, cuda_jit, grid, shared
+from ._kernel import Kernel, cpu_jit, cuda_jit, grid, in_threads, rows_jit, shared
 
 __all__ = ["add", "adjoint", "apply", "apply_sparse"]
 
@@ -156,10 +156,10 @@ def _scatter_tiles(flat, first, stride, bucket, sign, sums):
         _scatter_tile(tile, n_columns, j, bucket, sign, sums)
 
 
-@cpu_jit
-def _add_rows(flat, stride, bucket, sign, n_blocks, out):
-    eights = out.shape[0] // _ROWS if n_blocks > 0 else 0
-    for block in prange(n_blocks):
+@rows_jit
+def _add_blocks(start, stop, flat, stride, bucket, sign, n_blocks, out):
+    eights = out.shape[0] // _ROWS
+    for block in range(start, stop):
         first, last = _ROWS * (eights * block // n_blocks), _ROWS * (eights * (block + 1) // n_blocks)
         sums = out[first:last].T.copy()
         if bucket.shape[0] == 1:
@@ -167,7 +167,11 @@ def _add_rows(flat, stride, bucket, sign, n_blocks, out):
         else:
             _scatter_tiles(flat, first * stride, stride, bucket, sign, sums)
         out[first:last] = sums.T
-    for i in prange(eights * _ROWS, out.shape[0]):
+
+
+@rows_jit
+def _add_rows(start, stop, flat, stride, bucket, sign, first, out):
+    for i in range(first + start, first + stop):
         _scatter_row(flat[i * stride : i * stride + bucket.shape[1]], bucket, sign, out[i])
 
 
@@ -191,8 +195,14 @@ def _n_blocks(bucket, out):
 
 
 def _add_cpu(x, bucket, sign, out):
-    if x.size > 0:
-        _add_rows(*_flat(x), bucket, sign, _n_blocks(bucket, out), out)
+    if x.size == 0:
+        return
+    n_blocks, entries, (flat, stride) = _n_blocks(bucket, out), x.size * bucket.shape[0], _flat(x)
+    if n_blocks > 0:
+        in_threads(_add_blocks, n_blocks, entries, flat, stride, bucket, sign, n_blocks, out)
+    first = len(out) - len(out) % _ROWS if n_blocks > 0 else 0
+    if first < len(out):
+        in_threads(_add_rows, len(out) - first, entries, flat, stride, bucket, sign, first, out)
 
 
 def _apply_cpu(x, bucket, sign, out):

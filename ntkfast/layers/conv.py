@@ -182,9 +182,7 @@ class _Convolution(Affine):
 
 def _delta(ct: Cotangent, rows: slice, found: Window) -> Array:
     """Cotangents of some samples, formed: (samples t k, channels)."""
-    shared = ct.shared if ct.shared.shape[0] == 1 else ct.shared[rows]
-    part = Cotangent(shared, None if ct.gate is None else ct.gate[rows])
-    return part.dense(rows.stop - rows.start, found.places).reshape(-1, shared.shape[-1])
+    return ct.rows(rows).dense(rows.stop - rows.start, found.places).reshape(-1, ct.shared.shape[-1])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

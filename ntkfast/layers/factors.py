@@ -69,6 +69,13 @@ class Cotangent:
             self._formed.append(_gate(self.shared, self.gate))
         return self._formed[0]
 
+    def rows(self, rows: slice) -> "Cotangent":
+        """The cotangents of some samples; formed if they were."""
+        if self._formed:
+            return Cotangent(self._formed[0][rows])
+        shared = self.shared if self.shared.shape[0] == 1 else self.shared[rows]
+        return Cotangent(shared, None if self.gate is None else self.gate[rows])
+
     def lent(self) -> "Cotangent":
         """The same cotangent, not to be overwritten."""
         return Cotangent(self.shared, self.gate) if self.owned else self
@@ -192,11 +199,9 @@ class JacobianFactors:
     def rows(self, rows: slice) -> "JacobianFactors":
         """The factors of some samples."""
         start, stop, _ = rows.indices(self.n)
-        shared = self.ct.shared if self.ct.shared.shape[0] == 1 else self.ct.shared[rows]
-        gate = None if self.ct.gate is None else self.ct.gate[rows]
         act = None if self.act is None else self.act[rows]
         return JacobianFactors(
-            Cotangent(shared, gate), act, self.shape, stop - start, self.spatial, self.groups, self.scale
+            self.ct.rows(rows), act, self.shape, stop - start, self.spatial, self.groups, self.scale
         )
 
     def jacobian(self) -> Array:
@@ -268,10 +273,7 @@ class SparseFactors:
     def rows(self, rows: slice) -> "SparseFactors":
         """The factors of some samples."""
         start, stop, _ = rows.indices(self.n)
-        shared = self.ct.shared if self.ct.shared.shape[0] == 1 else self.ct.shared[rows]
-        gate = None if self.ct.gate is None else self.ct.gate[rows]
-        index = self.index[rows]
-        return SparseFactors(Cotangent(shared, gate), index, self.shape, stop - start, self.spatial, self.scale)
+        return SparseFactors(self.ct.rows(rows), self.index[rows], self.shape, stop - start, self.spatial, self.scale)
 
     def jacobian(self) -> Array:
         """The Jacobian itself, shape (n, k, vocabulary, c): for checks, since it is almost all zeros."""

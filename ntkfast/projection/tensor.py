@@ -195,9 +195,8 @@ class HashedArray(StreamedArray):
         step = self._positions_at_once(factors.positions, factors.k)
         for g, (start, stop) in itertools.product(range(factors.groups), spans(factors.positions, step)):
             rows, columns = slice(g * i, (g + 1) * i), slice(g * o, (g + 1) * o)
-            left = self._transform(act[:, start:stop, rows], *sides.rows, backend)
+            left = self._transform(act[:, start:stop, rows], *sides.rows(factors.scale), backend)
             right = self._transform(delta[:, start:stop, :, columns], *sides.columns(columns), backend)
-            left *= factors.scale
             backend.launch(tensorsketch.accumulate, left, right, out)
 
     def _transform(self, x: Array, bucket: Array, sign: Array, backend: Backend) -> Array:
@@ -258,10 +257,9 @@ class _Sides(NamedTuple):
     bucket_2: Array
     sign_2: Array
 
-    @property
-    def rows(self) -> tuple[Array, Array]:
-        """Tables of the rows."""
-        return self.bucket_1, self.sign_1
+    def rows(self, scale: float) -> tuple[Array, Array]:
+        """Tables of the rows, with a factor in the signs."""
+        return self.bucket_1, self.sign_1 * self.sign_1.dtype.type(scale)
 
     def columns(self, columns: slice) -> tuple[Array, Array]:
         """Tables of some columns, C-contiguous."""
