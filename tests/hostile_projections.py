@@ -164,6 +164,13 @@ for _name in ("cross_entropy", "margin"):
         takes=taking("one column more, another dtype", "y"),
     )
 
+for _name in ("value", "weights"):
+    PROJECTION_CASES[f"margin.{_name}"] = Case(
+        method(_name),
+        lambda x: {"of": projection.margin(np.arange(len(x)) % 2), "y": x},
+        takes=taking("one column more, another dtype", "y"),
+    )
+
 PROJECTION_MADE_BY = {
     "ProjectionError": "projection_error",
     "ProjectedRegression": "projected_regression",

@@ -130,7 +130,7 @@ def _shares(weights: Sequence[float], total: int) -> list[int]:
 
 def _energies(fun: Any, params: Tree, x: Array, **options: Any) -> list[float]:
     """Mean squared gradient norms of the arrays."""
-    norms = collect(fun, params, x, _norms, **options)
+    norms = collect(fun, params, x, _norms, name="squared norms of gradients", **options)
     norms = norms.reshape(-1, norms.shape[-1]).mean(axis=0, dtype="float64")
     energies: list[float] = get_backend(norms).to_numpy(norms).tolist()
     if not any(energies):

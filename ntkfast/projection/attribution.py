@@ -174,6 +174,8 @@ def average_attributions(scores: Iterable[Array], weights: Iterable[Array] | Non
 
 def _mean(arrays: Iterable[Array], name: str, ndim: int) -> tuple[Array, int]:
     """Mean of arrays of one shape, and their number."""
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"expected {name} to be an iterable of arrays, got {type(arrays).__name__}")
     total, count = None, 0
     for array in arrays:
         array_backend(array, f"{name}[{count}]")

@@ -130,7 +130,10 @@ def _masks(subsets: Any, scores: Array, backend: Backend) -> Array:
 
 
 def _indices(subset: Any, name: str, n: int) -> Any:
-    indices = np.asarray(subset)
+    try:
+        indices = np.asarray(subset)
+    except ValueError:  # lists of several lengths
+        raise TypeError(f"expected {name} to be a list of indices, got {subset!r}") from None
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
         raise TypeError(f"expected {name} to be a list of indices, got dtype {indices.dtype}, shape {indices.shape}")
     if indices.size and (indices.min() < 0 or indices.max() >= n):

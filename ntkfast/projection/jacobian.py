@@ -139,8 +139,9 @@ def collect(
     cotangents: Cotangents | None,
     autodiff: str | Autodiff,
     max_memory: int | None,
+    name: str = "the projected Jacobian",
 ) -> Array:
-    """`project_jacobian` by what `make_plan` makes of the shapes of the parameter arrays."""
+    """`project_jacobian` by what `make_plan` makes of the shapes of the parameter arrays; `name` is for errors."""
     engine = get_autodiff(autodiff)
     with quiet():
         checked = engine.check(fun, params, x)
@@ -155,7 +156,7 @@ def collect(
         for start in range(0, len(out), rows):
             tile = slice(start, min(start + rows, len(out)))
             out[tile] = source.tile(tile, k, _for_rows(weights, tile, len(out)), chunk)
-    check_range(out, "the projected Jacobian")
+    check_range(out, name)
     return out if weights is None else out[:, 0]
 
 

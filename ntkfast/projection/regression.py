@@ -52,9 +52,10 @@ def check_features(phi: Any, name: str, *, ndims: tuple[int, ...] = (2, 3)) -> B
 def _check_fitting(phi: Any, name: str, shape: tuple[int, ...], like: Array) -> Array:
     """Check projected gradients (n, *shape) in the dtype and on the backend of `like`; return them C-contiguous."""
     array_backend(phi, name)
-    if phi.ndim == 0 or phi.size == 0:
-        raise ValueError(f"expected {name} of shape (n, {', '.join(map(str, shape))}), not empty, got {phi.shape}")
-    return check_like(phi, name, (phi.shape[0], *shape), like)
+    if phi.shape[1:] != shape or phi.size == 0:
+        wanted = ", ".join(map(str, ("n", *shape)))
+        raise ValueError(f"expected {name} of shape ({wanted}), not empty, got {phi.shape}")
+    return check_like(phi, name, phi.shape, like)
 
 
 def projected_ntk(phi1: Array, phi2: Array | None = None, *, output: str = "trace") -> Array:

@@ -139,7 +139,7 @@ def _name(sketch: Any) -> str:
     """Name of a class of sketches that has a promise."""
     name = sketch.__name__ if isinstance(sketch, type) else sketch
     if not isinstance(name, str):
-        raise TypeError(f"expected sketch to be a class of sketches or its name, got {type(sketch).__name__}")
+        raise TypeError(f"expected sketch to be a class of sketches or its name, got a {type(sketch).__name__}")
     if name in _SHAPED:
         raise ValueError(
             f"expected a sketch whose width alone bounds its error, got {name}: its error depends on the shapes of the "

@@ -21,14 +21,17 @@ from ntkfast.projection import (
     TensorProjection,
     allocate_dims,
     attribution,
+    average_attributions,
     cross_entropy,
     linear_datamodeling_score,
     margin,
     project,
     project_jacobian,
+    projected_ntk,
     projected_regression,
     projection_error,
     squared_error,
+    suggest_dim,
 )
 from ntkfast.sketch import SparseJL
 
@@ -397,6 +400,9 @@ def test_arrays_of_two_backends_are_refused(monkeypatch):
         ([[0], [1], 2], TypeError, "list of indices"),
         ([[0], [1], None], TypeError, "list of indices"),
         ([[0], [1], ["a"]], TypeError, "list of indices"),
+        ([[0], [1], [[2], [0, 3]]], TypeError, r"subsets\[2\] to be a list of indices"),
+        ([[0], [1], [2**70]], TypeError, "list of indices, got dtype object"),
+        ([[True, False, True, False]] * 3, TypeError, "list of indices, got dtype bool"),
         (np.ones((3, 5), bool), ValueError, r"subsets of shape \(n_subsets, 4\), got \(3, 5\)"),
         (np.ones((3, 4)), TypeError, "list of indices, got dtype float64"),
         (np.ones(4, bool), ValueError, r"subsets of shape \(n_subsets, 4\), got \(4,\)"),
@@ -405,6 +411,47 @@ def test_arrays_of_two_backends_are_refused(monkeypatch):
 def test_bad_subsets(subsets, error, message):
     with pytest.raises(error, match=f"expected .*{message}"):
         linear_datamodeling_score(np.ones((2, 4)), subsets, np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("scores", "weights", "error", "message"),
+    [
+        (None, None, TypeError, "scores to be an iterable of arrays, got NoneType"),
+        ([], None, ValueError, "at least one array of scores, got none"),
+        ([None], None, TypeError, r"scores\[0\] to be a NumPy or CuPy array, got NoneType"),
+        (np.ones((2, 3)), None, ValueError, r"scores\[0\] with 2 axes, not empty, got shape \(3,\)"),
+        ([np.ones((2, 3)), np.ones((2, 4))], None, ValueError, r"scores\[1\] of shape \(2, 3\), got \(2, 4\)"),
+        ([np.ones((2, 3)), np.ones((2, 3), "float32")], None, TypeError, r"scores\[1\] of dtype float64, got float32"),
+        ([np.ones((2, 3))], 3, TypeError, "weights to be an iterable of arrays, got int"),
+        ([np.ones((2, 3))], np.ones(3), TypeError, r"weights\[0\] to be a NumPy or CuPy array, got float64"),
+        ([np.ones((2, 3))], [np.ones(3)] * 2, ValueError, "as many weights as scores, 1, got 2"),
+        ([np.ones((2, 3))], [np.ones(2)], ValueError, r"mean weights of shape \(3,\), got \(2,\)"),
+    ],
+)
+def test_bad_checkpoints(scores, weights, error, message):
+    with pytest.raises(error, match=f"expected .*{message}"):
+        average_attributions(scores, weights)
+
+
+def test_rows_of_another_width_are_told_which():
+    fit = projected_regression(np.ones((3, 4)), np.ones(3), reg=1.0)
+    for bad in (np.ones((3, 5)), np.ones(4), np.ones((3, 1, 4)), np.ones((0, 4)), np.array(1.0)):
+        with pytest.raises(ValueError, match=r"expected phi of shape \(n, 4\), not empty, got"):
+            fit.predict(bad)
+        with pytest.raises(ValueError, match=r"expected phi2 of shape \(n, 4\), not empty, got"):
+            projected_ntk(np.ones((3, 4)), bad)
+
+
+def test_norms_that_overflow_are_called_so():
+    """Gradients are in the range of float32, their squares are not."""
+    params = tree_map(lambda _, w: w.astype("float32"), PARAMS)
+    with pytest.raises(OverflowError, match="expected squared norms of gradients within the range of float32"):
+        allocate_dims(NET, params, X.astype("float32"), 64, cotangents=np.full((3, 2), 1e25, "float32"))
+
+
+def test_a_sketch_is_no_class_of_sketches():
+    with pytest.raises(TypeError, match="expected sketch to be a class of sketches or its name, got a Tensor"):
+        suggest_dim(0.1, 0.1, sketch=SKETCH)
 
 
 def test_seeds_are_by_name_only():

@@ -199,7 +199,7 @@ PHI, Y = np.random.default_rng(0).standard_normal((6, 2, 4)), np.ones((6, 2))
         (lambda: projected_ntk(PHI.tolist()), TypeError, "phi1 to be a NumPy or CuPy array, got list"),
         (lambda: projected_ntk(PHI.astype("f2")), TypeError, "phi1 of dtype float32 or float64, got float16"),
         (lambda: projected_ntk(PHI * np.nan), ValueError, "phi1 without NaN"),
-        (lambda: projected_ntk(PHI, PHI[:, :1]), ValueError, r"phi2 of shape \(6, 2, 4\), got \(6, 1, 4\)"),
+        (lambda: projected_ntk(PHI, PHI[:, :1]), ValueError, r"phi2 of shape \(n, 2, 4\), not empty, got \(6, 1, 4\)"),
         (lambda: projected_ntk(PHI, PHI[:, 0]), ValueError, "phi2 of shape"),
         (lambda: projected_ntk(PHI, PHI.astype("f4")), TypeError, "phi2 of dtype float64, got float32"),
         (lambda: projected_ntk(PHI, output="mean"), ValueError, "output"),
@@ -219,7 +219,7 @@ PHI, Y = np.random.default_rng(0).standard_normal((6, 2, 4)), np.ones((6, 2))
         (lambda: projected_regression([(PHI, Y), (PHI[..., :3], Y)], reg=1.0), ValueError, r"shape \(2, 4\) .*\[1\]"),
         (lambda: projected_regression([(PHI, Y), (PHI, Y[:, 0])], reg=1.0), ValueError, "as before"),
         (lambda: projected_regression([(PHI, Y), (PHI, Y[:5])], reg=1.0), ValueError, r"blocks\[1\]: y of shape"),
-        (lambda: projected_regression(PHI, Y, reg=1.0).predict(PHI[:, :1]), ValueError, r"phi of shape \(6, 2, 4\)"),
+        (lambda: projected_regression(PHI, Y, reg=1.0).predict(PHI[:, :1]), ValueError, r"phi of shape \(n, 2, 4\)"),
         (lambda: projected_regression(PHI, Y, reg=1.0).predict(PHI.astype("f4")), TypeError, "phi of dtype float64"),
     ],
 )
