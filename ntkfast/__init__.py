@@ -6,7 +6,7 @@ The parts, each with its own documentation:
 - `ntkfast.empirical`: the kernel of a finite network, its gradients, operators and linear models;
 - `ntkfast.layers`: networks with hand-derived derivatives;
 - `ntkfast.autodiff`: engines that differentiate other functions;
-- `ntkfast.projection`: random projections of per-sample gradients from their factors; kernels and attribution from them;
+- `ntkfast.projection`: random projections of per-sample gradients, from their factors; kernels and attribution;
 - `ntkfast.spectrum`: eigenvalues, ranks, alignment; traces and densities from products alone;
 - `ntkfast.features`: maps phi with phi(x) . phi(y) close to a kernel;
 - `ntkfast.regression`: ridge, conjugate gradients, gradient flow, Gaussian processes;

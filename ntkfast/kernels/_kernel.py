@@ -10,9 +10,7 @@ The caller allocates ``out``; nothing is returned. Arrays are C-contiguous, of o
 dtype (float32 or float64), index arrays int32.
 """
 
-import collections
 import concurrent.futures
-import contextvars
 import functools
 import itertools
 import os
@@ -34,7 +32,6 @@ __all__ = [
     "in_threads",
     "plain",
     "rows_jit",
-    "share_out",
     "shared",
 ]
 
@@ -98,40 +95,6 @@ def in_threads(function: Callable[..., None], n_rows: int, entries: int, *args: 
     function(0, bounds[1], *args)
     for part in waiting:
         part.result()
-
-
-def share_out(work: Callable[[int], None], n: int, entries: int) -> None:
-    """Call ``work(i)`` for i below n in Python threads, each of which takes the next piece when it is done with one.
-
-    The kernels and transforms of a piece of work take no further threads: what passes several of them stays in the
-    cache of one core, and nobody waits in between. A thread whose core is taken, as by the threads of BLAS, which spin
-    for a while after a product, does less.
-    """
-    n_threads = min(numba.get_num_threads(), n, entries // _SHARE)
-    if n_threads < 2:
-        for i in range(n):
-            work(i)
-        return
-    pieces = collections.deque(range(n))  # `popleft` is atomic
-    # what NumPy does about overflow is a matter of the caller's context
-    waiting = [_pool().submit(contextvars.copy_context().run, _take, work, pieces) for _ in range(n_threads - 1)]
-    _take(work, pieces)
-    for part in waiting:
-        part.result()
-
-
-def _take(work: Callable[[int], None], pieces: collections.deque[int]) -> None:
-    n_threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        while True:
-            try:
-                piece = pieces.popleft()
-            except IndexError:
-                return
-            work(piece)
-    finally:
-        numba.set_num_threads(n_threads)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ from typing import Any
 from .._typing import Array
 from ..backends import Backend
 from ..empirical._tiles import slices
-from ..kernels._kernel import share_out
 from ..layers.factors import Factors
 from ..sketch._fft import irfft
 from ._base import ArraySketch, Plan
@@ -34,31 +33,17 @@ class Collector:
         part = self._plan.parts.get(path)
         if part is None:
             return
-        n, k = factors.n, factors.k
+        n, k, xp, spectral = factors.n, factors.k, self._backend.xp, part.is_spectral(factors)
         if math.prod(factors.spatial) == 1:
-            factors.ct.product()  # the layer needs it, too; chunks would form theirs again
-        cuts = list(slices(n, self._chunk // part.numbers(factors)))
-        some = [factors] if len(cuts) == 1 else [factors.rows(rows) for rows in cuts]
-        if part.is_spectral(factors):
-            self._add_spectra(part, some, [self._spectrum(path, part)[rows] for rows in cuts])
-            self._arrive(path, None)
-            return
-        out = self._backend.xp.empty((n, k, part.width), self._out.dtype)
-        for rows, found in zip(cuts, some, strict=True):
-            out[rows] = part.of_factors(found)
-        self._arrive(path, out)
-
-    def _add_spectra(self, part: ArraySketch, some: list[Factors], outs: list[Array]) -> None:
-        """Add the transforms of chunks of samples: on a CPU, each in one thread."""
-
-        def add(chunk: int) -> None:
-            part.add_spectrum(some[chunk], outs[chunk])
-
-        if self._backend.name == "numpy":
-            share_out(add, len(some), sum(out.size for out in outs))
-        else:
-            for chunk in range(len(some)):
-                add(chunk)
+            factors.ct.product()  # the layer below needs it, too; chunks would form theirs again
+        out = self._spectrum(path, part) if spectral else xp.empty((n, k, part.width), self._out.dtype)
+        for rows in slices(n, self._chunk // part.numbers(factors)):
+            some = factors if rows == slice(0, n) else factors.rows(rows)
+            if spectral:
+                part.add_spectrum(some, out[rows])
+            else:
+                out[rows] = part.of_factors(some)
+        self._arrive(path, None if spectral else out)
 
     def add_jacobian(self, path: str, jac: Array) -> None:
         """Sketch an array's Jacobian, (n, k, *shape), C-contiguous."""

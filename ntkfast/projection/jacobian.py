@@ -25,9 +25,8 @@ Cotangents = Array | Callable[[Array], Array]
 # the sketches; a GPU wants more work at once.
 _TILE = {"numpy": 2**26, "cupy": 2**31}
 
-
-# Numbers that the sketch of one array holds at once: few enough for a cache, enough to be worth the start of kernels.
-_CHUNK = {"numpy": 2**19, "cupy": 2**25}
+# Numbers that the sketch of one array holds at once: enough to be worth the start of kernels and transforms.
+_CHUNK = {"numpy": 2**21, "cupy": 2**25}
 
 # Vectors of a sample that are alive at once: the result, its transform, and those that wait for their turn.
 _WAITING = 8
