@@ -13,15 +13,16 @@ from ._base import ArraySketch
 
 __all__ = ["TILE", "StreamedArray", "spans"]
 
-# Numbers of a tile of Jacobians: it stays in cache until it is sketched.
-TILE = 2**18
+# Numbers of a tile of Jacobians, which stays in cache until it is sketched, and its columns over the sketch's width: a
+# hash reads and writes all of its sums once per tile.
+TILE, _WIDTHS = 2**18, 4
 
 
 class StreamedArray(ArraySketch):
     """Sketch of one parameter array, entry by entry.
 
     Where a sample has one position, its Jacobian is an outer product: some of its rows are made for all samples at a
-    time, and forgotten. Else the Jacobians of some samples are made whole: a matrix product sums the positions.
+    time, and forgotten. Else the Jacobians are made whole: a matrix product sums the positions.
     """
 
     __slots__ = ()
@@ -43,7 +44,8 @@ class StreamedArray(ArraySketch):
             return ArraySketch.of_factors(self, factors)
         n, k, like = factors.n, factors.k, factors.ct.shared
         stream = self._open(n * k, get_backend(like), like.dtype)
-        for tile in _tiles(factors):
+        columns = max(TILE // (n * k), self._tile_width)
+        for tile in _tiles(factors, columns // self.shape[-1]):
             stream.add(tile)
         return stream.result().reshape(n, k, -1)
 
@@ -51,7 +53,12 @@ class StreamedArray(ArraySketch):
         """Numbers per sample that `of_factors` holds at once."""
         if not _is_outer(factors):
             return ArraySketch.numbers(self, factors)
-        return int(factors.k * (4 * factors.ct.shared.shape[-1] + self.width))
+        return int(factors.k * (4 * factors.ct.shared.shape[-1] + self.width + self._tile_width))
+
+    @property
+    def _tile_width(self) -> int:
+        """Columns that a tile has at least, if the array has so many."""
+        return min(_WIDTHS * self.width, math.prod(self.shape))
 
 
 def _is_outer(factors: Factors) -> TypeGuard[JacobianFactors]:
@@ -61,14 +68,15 @@ def _is_outer(factors: Factors) -> TypeGuard[JacobianFactors]:
     return factors.groups == 1 and math.prod(factors.spatial) == 1
 
 
-def _tiles(factors: JacobianFactors) -> Iterator[Array]:
-    """Some rows of all Jacobians at a time, (n k, rows o)."""
+def _tiles(factors: JacobianFactors, height: int) -> Iterator[Array]:
+    """Some rows of all Jacobians at a time, (n k, rows o): `height` of them, and one at least."""
     assert factors.act is not None  # else it is no outer product
     act, delta = factors.act[0 : factors.n][:, 0, None, :, None], factors.delta[:, 0, :, None, :]
-    n, k, _, o = delta.shape
-    for start, stop in spans(act.shape[2], max(1, TILE // (n * k * o))):
+    n, k = delta.shape[:2]
+    for start, stop in spans(act.shape[2], max(1, height)):
         tile = act[:, :, start:stop] * delta
-        tile *= factors.scale
+        if factors.scale != 1.0:
+            tile *= factors.scale
         yield tile.reshape(n * k, -1)
 
 
