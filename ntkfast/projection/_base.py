@@ -99,7 +99,8 @@ class JacobianSketch(abc.ABC):
     ----------
     sketch_dim : int or mapping of str to int
         Width of the result. With ``combine="concatenate"`` the arrays share it evenly (the first ones get what does not
-        divide), unless a mapping gives each path its own; 0 leaves an array out.
+        divide), unless a mapping gives each path its own; 0 leaves an array out. A mapping is kept as a tuple of its
+        items, sorted by path, so that sketches can be compared and hashed.
     combine : {"sum", "concatenate"}
         Whether the sketches of the arrays, which are independent, are added or lie one after another.
     seed : int
@@ -182,7 +183,7 @@ def _check_shapes(shapes: Any) -> dict[str, Shape]:
 
 
 def _check_dims(sketch_dim: Any, combine: str) -> int | tuple[tuple[str, int], ...]:
-    """A width, or widths by path as a tuple of pairs, which is hashable."""
+    """A width, or widths by path as a sorted tuple of pairs, so that equal mappings are equal and hash equally."""
     if not isinstance(sketch_dim, (Mapping, tuple)):
         return check_int(sketch_dim, "sketch_dim", minimum=1, maximum=2**31 - 1)
     pairs = tuple(sketch_dim.items()) if isinstance(sketch_dim, Mapping) else sketch_dim
@@ -190,10 +191,12 @@ def _check_dims(sketch_dim: Any, combine: str) -> int | tuple[tuple[str, int], .
         raise TypeError(f"expected sketch_dim to be an integer, or a mapping of paths to integers, got {sketch_dim!r}")
     if combine == "sum":
         raise ValueError('expected sketch_dim to be an integer with combine="sum", got widths by path')
-    checked = tuple((path, check_int(width, f"sketch_dim[{path!r}]", maximum=2**31 - 1)) for path, width in pairs)
-    if not any(width for _, width in checked):
+    checked = {path: check_int(width, f"sketch_dim[{path!r}]", maximum=2**31 - 1) for path, width in pairs}
+    if len(checked) < len(pairs):
+        raise ValueError(f"expected sketch_dim to name each path once, got {sketch_dim!r}")
+    if not any(checked.values()):
         raise ValueError("expected sketch_dim with at least one width above 0")
-    return checked
+    return tuple(sorted(checked.items()))
 
 
 def _given_widths(given: dict[str, int], shapes: Mapping[str, Shape]) -> dict[str, int]:

@@ -58,6 +58,16 @@ def test_chunks_do_not_show(name, algorithm, monkeypatch):
     assert_close(project_jacobian(case.net, case.params, case.x1, sketch), whole, 1e-12)
 
 
+def test_tiles_of_outer_products_never_show(monkeypatch):
+    """One row of the weights at a time, a few, and all of them: the same bits."""
+    case, sketch = named("mlp"), TensorProjection(8, algorithm="direct", seed=1)
+    whole = project_jacobian(case.net, case.params, case.x1, sketch)
+    monkeypatch.setattr("ntkfast.projection._streamed.TILE", 1)
+    for widths in (0, 1, 4):
+        monkeypatch.setattr("ntkfast.projection._streamed._WIDTHS", widths)
+        np.testing.assert_array_equal(project_jacobian(case.net, case.params, case.x1, sketch), whole)
+
+
 def test_the_hash_is_that_of_the_definition():
     """Every entry of a unit Jacobian goes to (h_1 + h_2) mod m, with sign s_1 s_2."""
     sketch = TensorProjection(8, seed=5)
@@ -180,8 +190,9 @@ def test_layout():
 
 
 def test_values_are_equal_and_hash_equally():
-    widths = {"a": 3, "b": 2}
-    one, two = (TensorProjection(widths, combine="concatenate", seed=0) for _ in range(2))
+    one, two = (
+        TensorProjection(widths, combine="concatenate", seed=0) for widths in ({"a": 3, "b": 2}, {"b": 2, "a": 3})
+    )
     assert one == two
     assert hash(one) == hash(two)
     assert eval(repr(one)) == one
@@ -195,6 +206,7 @@ def test_values_are_equal_and_hash_equally():
         (({"a": 3},), {}, "got widths by path"),
         (({"a": -1},), {"combine": "concatenate"}, r"sketch_dim\['a'\]"),
         (({"a": 0},), {"combine": "concatenate"}, "at least one width above 0"),
+        (((("a", 3), ("a", 2)),), {"combine": "concatenate"}, "each path once"),
         ((8,), {"combine": "mean"}, "combine to be one of"),
         ((8,), {"algorithm": "fast"}, "algorithm to be one of"),
         ((8,), {"seed": -1}, "seed to be between"),
