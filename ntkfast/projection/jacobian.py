@@ -74,29 +74,35 @@ def project_jacobian(
         Engine; see `ntkfast.autodiff.get_autodiff`. Only "layers" has factors; others form the Jacobians of all
         outputs of some samples at a time.
     max_memory : int, optional
-        Bytes that temporaries may take beside the result; default a quarter of what is free, or less.
+        Bytes that temporaries may take beside the result and the sketch's tables; default a quarter of what is free,
+        or less. What `GaussianSketch` and `RademacherSketch` draw they draw again for every tile of samples, so that
+        small budgets make them slow.
 
     Returns
     -------
-    array, shape (n, k, m), or (n, m) with `cotangents`
-        ``result[a, i] @ result[b, j]`` estimates the entry of the NTK without bias.
+    array, shape (n, k, m), or (n, m) with `cotangents`; dtype and backend of `params`
+        m is the sketch's width. ``result[a, i] @ result[b, j]`` estimates, without bias, the inner product of the two
+        gradients: entry [a, b, i, j] of ``empirical_ntk(fun, params, x, output="full")``.
 
     Raises
     ------
     TypeError, ValueError
-        Arguments that do not fit each other, NaN or inf.
+        Arguments that do not fit each other, NaN or inf; a sketch that does not take columns in parts (`SRHT`).
     BackendUnavailableError
         The engine's package is missing.
+    MixedBackendError
+        NumPy and CuPy arrays in one call.
     MemoryBudgetError
-        `max_memory` is below what one sample needs.
+        `max_memory` is below what one sample needs; the message has the bytes.
     OverflowError
-        The result leaves the range of its dtype.
+        The outputs of the network or the result leave the range of their dtype.
 
     Notes
     -----
     Error: see the class of the sketch.
-    Cost: a backward pass with one cotangent, or k, per sample, and the sketch's own.
-    Memory: activations and cotangents of some samples, and tiles of the sketch.
+    Cost: a backward pass with one cotangent, or k, per sample, and the sketch's own. A callable of your own takes
+    another forward pass where memory holds some of the samples only, since it is given the outputs of all.
+    Memory: the result, activations and cotangents of some samples, and tiles of the sketch.
     Determinism: the sketch is the same map everywhere; results for different batches and chunks agree to the rounding
     of the matrix products of the network, and of the FFT where one is used.
     Backends: numpy, cupy.

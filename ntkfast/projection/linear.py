@@ -5,7 +5,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..backends import Backend
+from ..backends import Backend, get_backend
+from ..layers.factors import Factors
 from ..sketch._base import LinearSketch, PartwiseSketch
 from ..sketch._row_stream import RowStream
 from ._base import ArraySketch, Plan, Shape
@@ -40,6 +41,11 @@ class ColumnsOf(StreamedArray):
     def _open(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
         columns = range(self.start, self.start + math.prod(self.shape))
         return self.sketch._open_columns(n_rows, columns, backend, dtype)
+
+    def numbers(self, factors: Factors) -> int:
+        """Numbers per sample that `of_factors` holds at once, those included that wait for their block."""
+        held = self.sketch._columns_held(get_backend(factors.ct.shared))
+        return StreamedArray.numbers(self, factors) + factors.k * held
 
 
 def plan_columns(sketch: LinearSketch, shapes: dict[str, Shape]) -> Plan:

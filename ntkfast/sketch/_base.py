@@ -97,6 +97,10 @@ class LinearSketch(abc.ABC):
     def _open_stream(self, n_rows: int, backend: Backend, dtype: Any) -> RowStream:
         """`apply` of unchecked dense rows whose columns come in parts: the same bits for every cut."""
 
+    def _columns_held(self, backend: Backend) -> int:
+        """Numbers of a row that a stream may hold at once, beside its result."""
+        return 0
+
 
 class PartwiseSketch(LinearSketch):
     """A linear map whose columns can be made alone, so that a long row can be sketched in parts."""

@@ -117,6 +117,10 @@ class BlockSRHT(SeededSketch, PartwiseSketch):
 
         return BlockStream(columns, self.block, add_block, backend.xp.zeros((n_rows, self.sketch_dim), dtype))
 
+    def _columns_held(self, backend: Backend) -> int:
+        """Numbers of a row that a stream may hold at once: a block."""
+        return min(self.block, self.in_dim)
+
     def _add_block(self, x: Array, first: int, backend: Backend, out: Array) -> None:
         """Add the sketch of some columns of one block, of which the first is `first`."""
         sample, scratch = self._sample(first), Scratch(backend, x.dtype)

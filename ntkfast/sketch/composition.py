@@ -98,6 +98,10 @@ class Composition(PartwiseSketch):
         second = self.second._open_stream(n_rows, backend, dtype)
         return self.first._open_chain(second, n_rows, columns, backend, dtype)
 
+    def _columns_held(self, backend: Backend) -> int:
+        """Numbers of a row that a stream may hold at once: those of both, and the result of the first."""
+        return self.first._columns_held(backend) + self.first.sketch_dim + self.second._columns_held(backend)
+
 
 def draws(sketch: LinearSketch) -> set[tuple[type, int]]:
     """Kinds and seeds of the random numbers in a sketch; two of one kind and seed have some of them in common."""

@@ -58,6 +58,10 @@ class _DenseSketch(SeededSketch, PartwiseSketch):
         products = _Products(self, columns, backend)
         return BlockStream(columns, products.width, products.add, out, 1.0 / math.sqrt(self.sketch_dim))
 
+    def _columns_held(self, backend: Backend) -> int:
+        """Numbers of a row that a stream may hold at once: the columns of a product."""
+        return min(PRODUCT[backend.name][1], self._block_height(), self.in_dim)
+
     def _blocks(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Ranges of input columns, cut at multiples of the block height."""
         height = self._block_height()

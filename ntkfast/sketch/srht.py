@@ -199,6 +199,10 @@ class SRHT(SeededSketch):
         out = backend.xp.empty((n_rows, self.sketch_dim), dtype)
         return BlockStream(range(self.in_dim), self.in_dim, add_block, out)
 
+    def _columns_held(self, backend: Backend) -> int:
+        """Numbers of a row that a stream may hold at once: all."""
+        return self.in_dim
+
     def _sample(self) -> HadamardSample:
         key = philox.derive_key(self.seed, Stream.SRHT)
         return HadamardSample(self.in_dim, self.sketch_dim, key, 1.0 / math.sqrt(self.sketch_dim), shuffled=False)

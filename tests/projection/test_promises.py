@@ -203,3 +203,26 @@ def test_memory_of_the_gradients_of_a_loss():
         tracemalloc.stop()
     assert phi.shape == (256, 4096)
     assert peak < 200e6
+
+
+@pytest.mark.parametrize("name", ["blocksrht", "grass", "srht of a mask", "sparsejl"])
+def test_memory_of_columns_that_wait(name):
+    """What a sketch holds back until a block is whole counts, too: it once was five times the budget."""
+    net = Sequential(Dense(400), ReLU(), Dense(400), ReLU(), Dense(10))
+    params, p = net.init((100,), seed=0), 204_000
+    x = np.random.default_rng(0).standard_normal((256, 100)).astype("float32")
+    mask, ct = CoordinateMask(p, 4096, seed=0), np.ones((256, 10), "float32")
+    sketch = {
+        "blocksrht": BlockSRHT(p, 512, seed=0),
+        "grass": Composition(mask, SparseJL(4096, 512, nnz=1, seed=0)),
+        "srht of a mask": Composition(mask, SRHT(4096, 512, seed=0)),
+        "sparsejl": SparseJL(p, 512, seed=0),
+    }[name]
+    out = project_jacobian(net, params, x, sketch, cotangents=ct)  # compiles, and keeps the tables
+    tracemalloc.start()
+    try:
+        project_jacobian(net, params, x, sketch, cotangents=ct, max_memory=6 * 2**20)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < out.nbytes + 1.15 * 6 * 2**20
