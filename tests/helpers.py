@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 GOLDEN_RTOL = {"float64": 1e-12, "float32": 1e-5}
 
@@ -42,3 +43,14 @@ def arc_cosine_kernel(order: int, gram):
     if order == 0:
         return 1 - angle / math.pi
     return np.outer(norms, norms) * (np.sin(angle) + (math.pi - angle) * cosine) / math.pi
+
+
+def several_threads_may_call():
+    """Skip where Numba's layer of threads takes one Python thread at a time."""
+    numba = pytest.importorskip("numba")
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # no parallel kernel has run: they are switched off
+        layer = "none"
+    if layer == "workqueue":
+        pytest.skip("workqueue takes one thread at a time")

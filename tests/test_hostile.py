@@ -17,7 +17,7 @@ from typing import Any
 import hostile_cases
 import numpy as np
 import pytest
-from helpers import assert_close
+from helpers import assert_close, several_threads_may_call
 from hostile_arguments import BAD_ARRAYS, BAD_SCALARS, GOOD_ARRAYS, INTEGERS, PLAIN, SAMPLES
 from hostile_cases import (
     FLOW,
@@ -317,15 +317,9 @@ def test_landmarks_are_the_maps_own():
 
 def test_threads_may_call_at_once():
     """On layers that several Python threads may enter."""
-    numba = pytest.importorskip("numba")
     x = random_rows(300, 20)
     expected = analytic.ntk(x, depth=3)
-    try:
-        layer = numba.threading_layer()
-    except ValueError:  # no parallel kernel has run: they are switched off
-        layer = "none"
-    if layer == "workqueue":
-        pytest.skip("workqueue takes one thread at a time")
+    several_threads_may_call()
     with ThreadPoolExecutor(3) as pool:
         for got in pool.map(lambda _: analytic.ntk(x, depth=3), range(12)):
             np.testing.assert_array_equal(got, expected)

@@ -9,7 +9,7 @@ import fakecupy
 import numpy as np
 import pytest
 from empirical.bad_calls import NET, PARAMS, SKETCH, X
-from helpers import assert_close
+from helpers import assert_close, several_threads_may_call
 
 from ntkfast._tree import tree_map
 from ntkfast.empirical import jacobian
@@ -351,6 +351,8 @@ def test_arguments_stay_as_they_are():
 
 def test_threads_may_call_at_once():
     """Two threads of Python, sketches whose tables are made by whichever comes first."""
+    projected()  # a parallel kernel
+    several_threads_may_call()
     calls = [lambda s=seed, cls=cls: projected(sketch=cls(32, seed=s)) for seed in range(90, 94) for cls in CLASSES]
     calls += [lambda s=seed: projected(sketch=SparseJL(37, 8, seed=s)) for seed in range(90, 94)]
     with ThreadPoolExecutor(2) as pool:
