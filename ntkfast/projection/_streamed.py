@@ -7,11 +7,12 @@ from typing import TypeGuard
 
 from .._typing import Array
 from ..backends import Backend, get_backend
+from ..empirical._tiles import slices
 from ..layers.factors import Factors, JacobianFactors
 from ..sketch._row_stream import RowStream
 from ._base import ArraySketch
 
-__all__ = ["TILE", "StreamedArray", "spans"]
+__all__ = ["TILE", "StreamedArray"]
 
 # Numbers of a tile of Jacobians, which stays in cache until it is sketched, and its columns over the sketch's width: a
 # hash reads and writes all of its sums once per tile.
@@ -73,13 +74,8 @@ def _tiles(factors: JacobianFactors, height: int) -> Iterator[Array]:
     assert factors.act is not None  # else it is no outer product
     act, delta = factors.act[0 : factors.n][:, 0, None, :, None], factors.delta[:, 0, :, None, :]
     n, k = delta.shape[:2]
-    for start, stop in spans(act.shape[2], max(1, height)):
-        tile = act[:, :, start:stop] * delta
+    for rows in slices(act.shape[2], height):
+        tile = act[:, :, rows] * delta
         if factors.scale != 1.0:
             tile *= factors.scale
         yield tile.reshape(n * k, -1)
-
-
-def spans(n: int, step: int) -> Iterator[tuple[int, int]]:
-    """Bounds of consecutive parts of n things, `step` at a time."""
-    return ((start, min(start + step, n)) for start in range(0, n, step))

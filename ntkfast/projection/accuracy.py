@@ -98,7 +98,7 @@ def projection_error(
     ------
     TypeError, ValueError
         As in `project_jacobian`; `cotangents` with another output than "trace"; a kernel that is zero.
-    BackendUnavailableError, MemoryBudgetError, OverflowError
+    BackendUnavailableError, MixedBackendError, MemoryBudgetError, OverflowError
         As in `project_jacobian`.
 
     Notes

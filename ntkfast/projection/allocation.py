@@ -56,7 +56,7 @@ def allocate_dims(
     ------
     TypeError, ValueError
         Arguments that do not fit each other; gradients that are all zero (or whose squares are, in their dtype).
-    BackendUnavailableError, MemoryBudgetError
+    BackendUnavailableError, MixedBackendError, MemoryBudgetError
         As in `project_jacobian`.
     OverflowError
         Squared norms leave the range of the parameters' dtype.
@@ -72,7 +72,8 @@ def allocate_dims(
 
     Widths that would be below 1 are 1; the rest is shared by largest remainders, ties to the earlier array.
     Cost: a backward pass with one cotangent, or k, per sample; norms come from factors, so nothing of the size of the
-    parameters is formed (but Jacobians of convolutions of few channels and many positions). Memory: as there.
+    parameters is formed (but Jacobians of convolutions of few channels and many positions). Memory: activations,
+    cotangents and their products of some samples.
     Determinism: energies are as reproducible as the network's matrix products; a share next to a half may round
     to the other side on another device.
     Backends: numpy, cupy.

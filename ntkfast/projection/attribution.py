@@ -143,6 +143,8 @@ def average_attributions(scores: Iterable[Array], weights: Iterable[Array] | Non
     ------
     TypeError, ValueError
         Arrays that do not fit each other, NaN or inf, none at all, not as many weights as scores.
+    MixedBackendError
+        NumPy and CuPy arrays in one call.
     OverflowError
         The sum leaves the range of the dtype.
 

@@ -47,10 +47,10 @@ class MaskedProjection(JacobianSketch):
 
     Notes
     -----
-    With b = blow_up m, ``k_out = min(o, 2 sqrt(b))`` and ``k_in = min(i, b // k_out)``; where these are all rows,
-    ``k_out = min(o, b // i)``. Columns get more, because to sample them costs more. A side of which all is kept has no
-    mask. An array with at most m entries is neither masked nor hashed, but kept as by `KroneckerProjection`, with exact
-    inner products.
+    With b = blow_up m, ``k_out = min(o, 2 sqrt(b))`` and ``k_in = min(i, b // k_out)``; where that keeps all
+    rows, ``k_out = min(o, b // i)``. Columns get more, because to sample them costs more variance. A side of which all
+    is kept has no mask. An array with at most m entries is neither masked nor hashed, but kept as by
+    `KroneckerProjection`, with exact inner products.
 
     Variance of ``<S X, S Y>`` for one array, exactly: with G = X * Y entry by entry, s_a and s_b the sizes of the
     strata of row a and column b, ``w(a, a') = s_a`` for a = a', 0 for different a, a' of one stratum, and else 1, and

@@ -62,9 +62,9 @@ def project(
     Error: that of the sketch; see there for its variance. ``project(jacobian(...), sketch, sample_axes=2)`` is what
     `project_jacobian` finds without forming the Jacobian.
     Cost: that of the sketch, and nothing to look for NaN and inf: they would show in the result. (So entries that a
-    `CoordinateMask` does not read are not checked. Parts of an iterable are checked when they come.) Memory: the
-    result, twice at most for parts that end within a block of columns, and a tile of the sketch's tables; parts that
-    are not C-contiguous are copied one at a time. `SRHT` alone holds whole rows; `BlockSRHT` does not.
+    mask does not read, and arrays of width 0, are not checked. Parts of an iterable are checked when they come.)
+    Memory: the result, twice at most for parts that end within a block of columns, and a tile of the sketch's tables;
+    parts that are not C-contiguous are copied one at a time. `SRHT` alone holds whole rows; `BlockSRHT` does not.
     Determinism: the same bits for every cut of the columns into parts; for hashes, transforms and masks also for every
     batch of samples, thread count and backend. With dense sketches the last bits are the BLAS's.
     Backends: numpy, cupy.
@@ -90,7 +90,7 @@ def project(
     if isinstance(sketch, JacobianSketch):
         return _project_arrays(gradients, sketch, sample_axes)
     if not isinstance(sketch, LinearSketch):
-        raise TypeError(f"expected a sketch of ntkfast.sketch or a JacobianSketch, got {type(sketch).__name__}")
+        raise TypeError(f"expected sketch to be a JacobianSketch or a LinearSketch, got {type(sketch).__name__}")
     if isinstance(gradients, Mapping):
         return _project_known(_named(gradients, sample_axes), sketch, sample_axes)
     if hasattr(gradients, "dtype"):

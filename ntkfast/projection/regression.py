@@ -173,6 +173,13 @@ class ProjectedRegression:
         array
             Shape (n,) or (n, c) as the targets; (n, k) for "full" with features (n, k, m).
 
+        Raises
+        ------
+        TypeError, ValueError, MixedBackendError
+            `phi` is not such an array, or has NaN or inf.
+        OverflowError
+            The predictions leave the range of their dtype.
+
         Examples
         --------
         >>> import numpy as np
@@ -224,6 +231,8 @@ def projected_regression(
     ------
     TypeError, ValueError
         Arrays that do not fit each other, NaN or inf, negative `reg`, no blocks.
+    MixedBackendError
+        NumPy and CuPy arrays in one call.
     MemoryBudgetError
         `max_memory` is below the matrix; the message has its size.
     NotPositiveDefiniteError

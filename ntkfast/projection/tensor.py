@@ -21,12 +21,13 @@ from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
+from ..empirical._tiles import slices
 from ..kernels import countsketch, philox, tensorsketch
 from ..layers.factors import Factors, JacobianFactors, SparseFactors
 from ..sketch._fft import rfft
 from ..sketch._row_stream import RowStream
 from ._base import ArraySketch, JacobianSketch, Shape, matrix_shape
-from ._streamed import StreamedArray, spans
+from ._streamed import StreamedArray
 
 __all__ = ["TensorProjection"]
 
@@ -192,11 +193,11 @@ class HashedArray(StreamedArray):
         backend, act, delta = get_backend(out), factors.act[0 : factors.n], factors.delta
         sides = _Sides(*memoised(self, _side_tables, backend, delta.dtype))
         i, o = factors.in_width // factors.groups, factors.out_width // factors.groups
-        step = self._positions_at_once(factors.positions, factors.k)
-        for g, (start, stop) in itertools.product(range(factors.groups), spans(factors.positions, step)):
+        places = slices(factors.positions, self._positions_at_once(factors.positions, factors.k))
+        for g, some in itertools.product(range(factors.groups), places):
             rows, columns = slice(g * i, (g + 1) * i), slice(g * o, (g + 1) * o)
-            left = self._transform(act[:, start:stop, rows], *sides.rows(factors.scale), backend)
-            right = self._transform(delta[:, start:stop, :, columns], *sides.columns(columns), backend)
+            left = self._transform(act[:, some, rows], *sides.rows(factors.scale), backend)
+            right = self._transform(delta[:, some, :, columns], *sides.columns(columns), backend)
             backend.launch(tensorsketch.accumulate, left, right, out)
 
     def _transform(self, x: Array, bucket: Array, sign: Array, backend: Backend) -> Array:

@@ -42,8 +42,9 @@ class CoordinateMask(SeededSketch, PartwiseSketch):
 
         sum_b [ s_b sum_{j in b} g_j^2 - (sum_{j in b} g_j)^2 ]
 
-    It is small only where coordinates are alike: of a vector with one nonzero all or nothing is left. Sampling without
-    strata would have the larger variance ``in_dim / sketch_dim sum_j g_j^2 - ...`` with the same first term.
+    It is small only where coordinates are alike: of a vector with one nonzero all or nothing is left. Independent
+    samples of all coordinates would have ``in_dim / sketch_dim sum_j g_j^2 - <x, y>^2 / sketch_dim``, which is larger
+    where sketch_dim divides in_dim.
 
     Cost: a gather of `sketch_dim` entries per row; memory: the result, and 12 to 16 bytes per sampled coordinate, which
     are kept. `apply` reads all entries once to check them.
