@@ -190,6 +190,8 @@ FITS = {
     "RidgePath": PATH,
     "Ridge": PATH.solve(0.5),
     "Zonal": FUNCTION,
+    "ProjectedRegression": projection.projected_regression(PLAIN, PLAIN.copy(), reg=0.5),
+    "LinearDatamodelingScore": projection.linear_datamodeling_score(PLAIN, [[0], [1], [2]], random_rows(3, 5)),
 }
 
 

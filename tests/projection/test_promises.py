@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntkfast.empirical import empirical_ntk, jacobian
-from ntkfast.layers import Dense, ReLU, Sequential
+from ntkfast.layers import Dense, Embedding, Flatten, GlobalAvgPool, ReLU, Sequential, Tanh
 from ntkfast.projection import (
     KroneckerProjection,
     MaskedProjection,
@@ -108,6 +108,30 @@ def test_weighted_outputs_of_random_networks(network, name, seed):
     found = project_jacobian(case.net, case.params, case.x1, sketch, cotangents=ct)
     size = np.abs(ct).max() * np.abs(every).max()
     assert np.abs(found - np.einsum("nk,nkm->nm", ct, every)).max() <= 1e-10 * size
+
+
+@st.composite
+def token_networks(draw):
+    """An embedding, with or without what mixes its positions, and tokens that repeat."""
+    vocabulary, width, length = draw(st.integers(1, 9)), draw(st.integers(1, 5)), draw(st.integers(1, 7))
+    body = draw(st.sampled_from(((Flatten(),), (GlobalAvgPool(),), (Dense(3), Tanh(), GlobalAvgPool()))))
+    case = problem(Sequential(Embedding(vocabulary, width), *body, Dense(draw(st.integers(1, 3)))), (length,))
+    return case._replace(x1=case.x1.astype(draw(st.sampled_from(("int8", "uint8", "int32", "int64")))))
+
+
+@given(token_networks(), st.sampled_from(sorted(JACOBIAN_SKETCHES)), st.sampled_from((1, 7, 64)))
+def test_sketches_of_random_tokens(case, name, width):
+    sketch = JACOBIAN_SKETCHES[name](width)
+    found, expected = project_jacobian(case.net, case.params, case.x1, sketch), itself(case, sketch)
+    if name == "direct":
+        np.testing.assert_array_equal(found, expected)
+    assert_close(found, expected, 1e-10)
+
+
+@given(token_networks(), st.sampled_from(IN_PARTS))
+def test_linear_sketches_of_random_tokens(case, name):
+    sketch = LINEAR[name](n_parameters(case))
+    assert_close(project_jacobian(case.net, case.params, case.x1, sketch), itself(case, sketch), 1e-10)
 
 
 @given(architectures())
