@@ -19,8 +19,9 @@ from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox, tensorsketch
-from ._base import Scratch, TensorMap, dense
+from ._base import Scratch, dense
 from ._fft import irfft, rfft
+from ._tensor_map import TensorMap
 from .countsketch import CountSketch
 from .srht import HadamardSample
 
