@@ -1,11 +1,10 @@
-"""CountSketch: add every column, times a sign, to one bucket per table row; and its transpose.
+"""CountSketch: add every column, times a sign, to one bucket per table row. Its transpose is `gather.signed`.
 
     add:            out[i, b] += sum over (q, j) with bucket[q, j] = b of sign[q, j] x[i, j]
     apply:          the same onto zeros
-    adjoint:        out[i, j] = sum over q of sign[q, j] z[i, bucket[q, j]]
     apply_sparse:   apply, for rows in CSR form; cost follows the number of stored entries
 
-Letters: x (n, d), z (n, m); bucket (nnz, d) int32 with 0 <= bucket < m; sign (nnz, d) of x's dtype. nnz = 1 is
+Letters: x (n, d), out (n, m); bucket (nnz, d) int32 with 0 <= bucket < m; sign (nnz, d) of x's dtype. nnz = 1 is
 CountSketch, more is a sparse Johnson-Lindenstrauss map. Only `add` reads ``out``, the others overwrite it. In `add` and
 `apply`, x may be columns of a wider array: rows are contiguous, and any distance apart; nothing is copied.
 
@@ -34,12 +33,11 @@ from . import _kernel
 from ._cuda import cuda
 from ._kernel import Kernel, cpu_jit, cuda_jit, grid, in_threads, rows_jit, shared
 
-__all__ = ["add", "adjoint", "apply", "apply_sparse"]
+__all__ = ["add", "apply", "apply_sparse"]
 
 _ROWS = 8  # rows of a CPU block, or of each part of one: eight float32 are one AVX register
 _TILE, _TILE_EIGHTS = 256, 8  # columns of a tile of a CPU block, and eights of rows at most
 _BLOCK_BYTES = 2**19  # sums of a block of rows have to stay in the second-level cache
-_STRIP = 4096  # columns of the adjoint that a CPU thread makes at a time
 _FITS = 2048  # buckets whose sums a CUDA block holds in shared memory; those of further ones stay in ``out``
 _SLOTS = 1024  # owners of buckets in a CUDA block, a power of two; buckets that share one take turns
 
@@ -65,13 +63,6 @@ def _apply_sparse_reference(data, indices, indptr, bucket, sign, out):
     terms = data[:, None] * sign[:, indices].T
     out[:] = 0
     np.add.at(out, (row[:, None], bucket[:, indices].T), terms)
-
-
-def _adjoint_reference(z, bucket, sign, out):
-    """Transpose of `apply`; z (n, m), bucket and sign (nnz, d), out (n, d)."""
-    out[:] = 0
-    for q in range(bucket.shape[0]):
-        out += sign[q] * z[:, bucket[q]]
 
 
 # --- CPU ----------------------------------------------------------------------------------------
@@ -219,25 +210,6 @@ def _apply_sparse_cpu(data, indices, indptr, bucket, sign, out):
             j = indices[p]
             for q in range(bucket.shape[0]):
                 sums[bucket[q, j]] += sign[q, j] * data[p]
-
-
-@shared
-def _gather_strip(z, bucket, sign, out):
-    for j in range(out.size):
-        out[j] += sign[j] * z[bucket[j]]
-
-
-@cpu_jit
-def _adjoint_cpu(z, bucket, sign, out):
-    n, d = out.shape
-    n_strips = (d + _STRIP - 1) // _STRIP
-    for strip in prange(n * n_strips):
-        i, first = strip // n_strips, (strip % n_strips) * _STRIP
-        last = min(first + _STRIP, d)
-        part = out[i, first:last]
-        part[:] = 0
-        for q in range(bucket.shape[0]):
-            _gather_strip(z[i], bucket[q, first:last], sign[q, first:last], part)
 
 
 # --- CUDA ---------------------------------------------------------------------------------------
@@ -394,22 +366,6 @@ def _apply_sparse_cuda(data, indices, indptr, bucket, sign, out, stream=0):
     _add_sparse_kernel[(*_blocks(out.shape[0]), stream)](data, indices, indptr, bucket, sign, out)
 
 
-@cuda_jit
-def _adjoint_kernel(z, bucket, sign, out):
-    n, d = out.shape
-    for entry in range(cuda.grid(1), n * d, cuda.gridsize(1)):
-        i, j = entry // d, entry % d
-        total = out.dtype.type(0)
-        for q in range(bucket.shape[0]):
-            total += sign[q, j] * z[i, bucket[q, j]]
-        out[i, j] = total
-
-
-def _adjoint_cuda(z, bucket, sign, out, stream=0):
-    _adjoint_kernel[(*grid(out.size), stream)](z, bucket, sign, out)
-
-
 add = Kernel("countsketch.add", _add_reference, _add_cpu, _add_cuda)
 apply = Kernel("countsketch.apply", _apply_reference, _apply_cpu, _apply_cuda)
 apply_sparse = Kernel("countsketch.apply_sparse", _apply_sparse_reference, _apply_sparse_cpu, _apply_sparse_cuda)
-adjoint = Kernel("countsketch.adjoint", _adjoint_reference, _adjoint_cpu, _adjoint_cuda)

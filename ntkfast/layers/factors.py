@@ -200,9 +200,7 @@ class JacobianFactors:
         """The factors of some samples."""
         start, stop, _ = rows.indices(self.n)
         act = None if self.act is None else self.act[rows]
-        return JacobianFactors(
-            self.ct.rows(rows), act, self.shape, stop - start, self.spatial, self.groups, self.scale
-        )
+        return JacobianFactors(self.ct.rows(rows), act, self.shape, stop - start, self.spatial, self.groups, self.scale)
 
     def jacobian(self) -> Array:
         """The Jacobian itself, shape (n, k, *shape)."""

@@ -12,7 +12,7 @@ from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
-from ..kernels import countsketch, philox
+from ..kernels import countsketch, gather, philox
 from ._base import PartwiseSketch, SeededSketch, is_sparse
 from ._row_stream import RowStream
 
@@ -64,7 +64,7 @@ class _HashSketch(SeededSketch, PartwiseSketch):
     def _adjoint_unchecked(self, z: Array, backend: Backend) -> Array:
         """`adjoint` of checked rows."""
         out = backend.xp.empty((z.shape[0], self.in_dim), z.dtype)
-        backend.launch(countsketch.adjoint, z, *self._tables(0, self.in_dim, backend, z.dtype), out)
+        backend.launch(gather.signed, z, *self._tables(0, self.in_dim, backend, z.dtype), out)
         return self._scaled(out)
 
     def _open_columns(self, n_rows: int, columns: range, backend: Backend, dtype: Any) -> RowStream:

@@ -19,7 +19,7 @@ from .._memo import memoised
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend
-from ..kernels import countsketch, hadamard, philox
+from ..kernels import countsketch, gather, hadamard, philox
 from ._base import Scratch, SeededSketch, dense, row_tiles
 from ._row_stream import BlockStream, RowStream
 
@@ -78,7 +78,7 @@ class HadamardSample:
         with quiet():
             backend.launch(hadamard.transform, padded, padded)
         if not self.keeps_order:
-            backend.launch(countsketch.adjoint, padded, *sample, out)
+            backend.launch(gather.signed, padded, *sample, out)
             scratch.give(padded)
 
     def pull(self, z: Array, scratch: Scratch, out: Array, tables: Tables | None = None) -> None:

@@ -46,13 +46,6 @@ def _blocks_of_rows(dtype):
     return [(x, *tables(d, m, nnz, 1, dtype), out) for nnz in (1, 2, 4, 5)]
 
 
-def _adjoint(dtype):
-    def make(n, d, m, nnz, seed, kind):
-        return values((n, m), dtype, seed, kind), *tables(d, m, nnz, seed, dtype), garbage((n, d), dtype)
-
-    return _build(make)
-
-
 def _apply_sparse(dtype):
     def make(n, d, m, nnz, seed, kind):
         dense = values((n, d), dtype, seed, kind)
@@ -68,5 +61,4 @@ CASES = {
     "countsketch.add": Case(_add, small=SMALL, corners=_blocks_of_rows),
     "countsketch.apply": Case(_apply, small=SMALL),
     "countsketch.apply_sparse": Case(_apply_sparse, small=SMALL),
-    "countsketch.adjoint": Case(_adjoint, small={"_STRIP": 8}),
 }
