@@ -63,8 +63,8 @@ def attribution(
     max_memory : int, optional
         Bytes that temporaries may take, the result not counted; default a quarter of what is free.
     out : array, shape (n_test, n), optional
-        Where to write the scores: an array, or a `numpy.memmap` for those that do not fit into memory. Its contents
-        have no meaning if an error is raised.
+        Where to write the scores: an array, or a `numpy.memmap` for those that do not fit into memory. It shares no
+        memory with other arguments. Its contents have no meaning if an error is raised.
 
     Returns
     -------
@@ -108,11 +108,14 @@ def attribution(
     >>> attribution(phi_train, np.array([[1.0, 1.0]]))
     array([[0.5, 0.5, 0.5]])
     """
-    train, test = _Rows(phi_train, "phi_train"), _Rows(phi_test, "phi_test")
+    if out is not None:
+        array_backend(out, "out")
+    train, test = _Rows(phi_train, "phi_train", out), _Rows(phi_test, "phi_test", out)
     train.check_fits(test)
     reg = check_real(reg, "reg", minimum=0)
     if weights is not None:
         weights = check_like(weights, "weights", (train.n,), train.like)
+        _check_apart(weights, "weights", out)
     out = _result(out, test.n, train)
     tiles = _primal_tiles if train.m <= train.n else _dual_tiles
     with quiet():
@@ -199,14 +202,14 @@ def _mean(arrays: Iterable[Array], name: str, ndim: int) -> tuple[Array, int]:
 class _Rows:
     """Rows of features, in one array or in blocks; one pass checks and counts them."""
 
-    def __init__(self, phi: Any, name: str) -> None:
+    def __init__(self, phi: Any, name: str, out: Array | None) -> None:
         whole = hasattr(phi, "dtype")
         blocks = (phi,) if whole else phi
         if not isinstance(blocks, Iterable) or iter(blocks) is blocks:
             raise TypeError(
                 f"expected {name} to be an array, or arrays that can be read several times, got {type(phi).__name__}"
             )
-        self._name, self._blocks = name, blocks
+        self._name, self._blocks, self._out = name, blocks, out
         self.n, self.m = 0, 0
         self.like: Any = None
         for i, block in enumerate(blocks):
@@ -219,6 +222,7 @@ class _Rows:
         if self.like is None:
             self.backend, self.m, self.like = backend, int(block.shape[1]), block[:0].copy()
         _check_agreement(block, name, self.like)
+        _check_apart(block, name, self._out)
         self.n += len(block)
 
     def check_fits(self, other: "_Rows") -> None:
@@ -245,13 +249,17 @@ def _check_agreement(block: Array, name: str, like: Array) -> None:
         raise TypeError(f"expected {name} of dtype {like.dtype}, got {block.dtype}")
 
 
+def _check_apart(array: Array, name: str, out: Array | None) -> None:
+    """Refuse an argument that would be overwritten by the result."""
+    if out is not None and get_backend(array, out).xp.may_share_memory(array, out):
+        raise ValueError(f"expected out in memory of its own, got memory of {name}")
+
+
 def _result(out: Array | None, n_test: int, train: _Rows) -> Array:
     """Memory for the scores."""
     shape, dtype = (n_test, train.n), train.like.dtype
     if out is None:
         return train.backend.xp.empty(shape, dtype)
-    array_backend(out, "out")
-    get_backend(out, train.like)
     if out.shape != shape or out.dtype != dtype:
         raise ValueError(f"expected out of shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
     if train.backend.name == "numpy" and not out.flags.writeable:

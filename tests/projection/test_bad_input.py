@@ -435,6 +435,23 @@ def test_bad_checkpoints(scores, weights, error, message):
         average_attributions(scores, weights)
 
 
+def test_scores_have_memory_of_their_own():
+    """Over the training samples they once were wrong without a word."""
+    a, b = np.random.default_rng(0).standard_normal((2, 6, 6))
+    for out, others, name in (
+        (a, (a, b), "phi_train"),
+        (a[::-1], ([b, a], b), r"phi_train\[1\]"),
+        (b, (a, b), "phi_test"),
+    ):
+        with pytest.raises(ValueError, match=f"expected out in memory of its own, got memory of {name}"):
+            attribution(*others, reg=1.0, out=out)
+    out = np.ones((6, 6))
+    with pytest.raises(ValueError, match="got memory of weights"):
+        attribution(a, b, reg=1.0, weights=out[0], out=out)
+    both = np.stack([b, b])
+    np.testing.assert_array_equal(attribution(a, both[0], reg=1.0, out=both[1]), attribution(a, b, reg=1.0))
+
+
 def test_rows_of_another_width_are_told_which():
     fit = projected_regression(np.ones((3, 4)), np.ones(3), reg=1.0)
     for bad in (np.ones((3, 5)), np.ones(4), np.ones((3, 1, 4)), np.ones((0, 4)), np.array(1.0)):
