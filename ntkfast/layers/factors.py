@@ -276,9 +276,11 @@ class SparseFactors:
     def jacobian(self) -> Array:
         """The Jacobian itself, shape (n, k, vocabulary, c): for checks, since it is almost all zeros."""
         delta = self.delta
-        xp = get_backend(delta).xp
-        one_hot = (self.index[..., None] == xp.arange(self.shape[0])).astype(delta.dtype)  # (n, t, v)
-        return self.scale * xp.einsum("ntv,ntkc->nkvc", one_hot, delta)
+        xp, (n, positions, k, _) = get_backend(delta).xp, delta.shape
+        out, samples = xp.zeros((n, k, *self.shape), delta.dtype), xp.arange(n)
+        for t in range(positions):  # one of every sample at a time, so that no row is met twice
+            out[samples, :, self.index[:, t]] += delta[:, t]
+        return self.scale * out
 
     def total(self) -> Array:
         """The Jacobian summed over samples, shape (k, vocabulary, c)."""

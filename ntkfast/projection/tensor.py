@@ -147,19 +147,20 @@ class HashedArray(StreamedArray):
         """Hash the Jacobian of some samples; of an embedding, that of the rows of the table that a sample reads."""
         if isinstance(factors, SparseFactors):
             backend = get_backend(factors.ct.shared)
-            found = [self._of_rows_read(factors.rows(slice(s, s + 1)), backend) for s in range(factors.n)]
+            tokens = backend.to_numpy(factors.index)  # one wait for all samples
+            found = [self._of_rows_read(factors.rows(slice(s, s + 1)), tokens[s], backend) for s in range(factors.n)]
             return backend.xp.stack(found)
         return StreamedArray.of_factors(self, factors)
 
-    def _of_rows_read(self, factors: SparseFactors, backend: Backend) -> Array:
-        """Sketch (k, width) of one sample."""
-        xp, columns = backend.xp, self.shape[1]
-        read, place = xp.unique(factors.index[0], return_inverse=True)
-        small = SparseFactors(factors.ct, place.reshape(1, -1), (len(read), columns), 1, factors.spatial, factors.scale)
-        jac = xp.ascontiguousarray(small.jacobian()[0]).reshape(factors.k, -1)
+    def _of_rows_read(self, factors: SparseFactors, tokens: Any, backend: Backend) -> Array:
+        """Sketch (k, width) of one sample, which reads the rows `tokens`, an array of the host."""
+        xp = backend.xp
+        read, place = np.unique(tokens, return_inverse=True)
+        jac = factors.scale * _sums_of_equal(factors.delta[0], place.reshape(-1), backend)
+        jac = xp.ascontiguousarray(jac.swapaxes(0, 1)).reshape(factors.k, -1)
         out = xp.zeros((factors.k, self.width), jac.dtype)
         sides = _Sides(*memoised(self, _side_tables, backend, jac.dtype))
-        backend.launch(countsketch.add, jac, *sides.product(read, self.width), out)
+        backend.launch(countsketch.add, jac, *sides.product(xp.asarray(read), self.width), out)
         return out
 
     # --- transforms -----------------------------------------------------------------------------
@@ -177,9 +178,11 @@ class HashedArray(StreamedArray):
 
     def numbers(self, factors: Factors) -> int:
         """Numbers per sample that are held at once."""
+        places = math.prod(factors.spatial)
+        if isinstance(factors, SparseFactors):  # cotangents, their sums and tables
+            return int(places * self.shape[1] * (4 * factors.k + 6) + 2 * factors.k * self.width)
         if not self.is_spectral(factors):
             return StreamedArray.numbers(self, factors)
-        places = math.prod(factors.spatial)
         delta = places * factors.k * factors.ct.shared.shape[-1]
         return int(self._positions_at_once(places, factors.k) * (1 + factors.k) * 2 * self.width + 2 * delta)
 
@@ -207,6 +210,20 @@ class HashedArray(StreamedArray):
         sketch = xp.empty((len(flat), self.width), x.dtype)
         backend.launch(countsketch.apply, flat, bucket, sign, sketch)
         return rfft(sketch, backend).reshape(*x.shape[:-1], -1)
+
+
+def _sums_of_equal(delta: Array, place: Any, backend: Backend) -> Array:
+    """Sums (r, k, c) of the cotangents (t, k, c) of equal places 0 <= place < r, each added in the order of t.
+
+    The j-th of every place at a time: `add.at` would take them one by one, and a GPU in any order.
+    """
+    asarray, counts = backend.xp.asarray, np.bincount(place)
+    order, first = np.argsort(place, kind="stable"), np.cumsum(counts) - counts
+    out = delta[asarray(order[first])]
+    for j in range(1, int(counts.max())):
+        rows = np.flatnonzero(counts > j)
+        out[asarray(rows)] += delta[asarray(order[first[rows] + j])]
+    return out
 
 
 class _HashedStream(RowStream):

@@ -10,7 +10,7 @@ from helpers import assert_close
 
 from ntkfast.backends import get_backend
 from ntkfast.empirical import empirical_ntk, jacobian
-from ntkfast.layers import Conv2d, Dense, Flatten, LayerNorm, Sequential
+from ntkfast.layers import Conv2d, Dense, Embedding, Flatten, LayerNorm, Sequential
 from ntkfast.projection import TensorProjection, project, project_jacobian
 from ntkfast.projection._collector import Collector
 
@@ -66,6 +66,17 @@ def test_tiles_of_outer_products_never_show(monkeypatch):
     for widths in (0, 1, 4):
         monkeypatch.setattr("ntkfast.projection._streamed._WIDTHS", widths)
         np.testing.assert_array_equal(project_jacobian(case.net, case.params, case.x1, sketch), whole)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("vocabulary", "width"), [(1, 1), (2, 3), (40, 2)])
+def test_repeated_tokens_are_added_in_the_order_of_positions(vocabulary, width, dtype):
+    """Bits of the sketch of the Jacobian, also where one token fills all positions."""
+    net = Sequential(Embedding(vocabulary, width), Flatten(), Dense(2))
+    params, x = net.init((9,), seed=0, dtype=dtype), np.random.default_rng(0).integers(0, vocabulary, (5, 9))
+    sketch = TensorProjection(16, seed=1, algorithm="direct")
+    expected = project(jacobian(net, params, x), sketch, sample_axes=2)
+    np.testing.assert_array_equal(project_jacobian(net, params, x, sketch), expected)
 
 
 def test_the_hash_is_that_of_the_definition():
