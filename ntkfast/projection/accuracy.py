@@ -15,7 +15,7 @@ from ..empirical.ntk import OUTPUTS
 from ..empirical.sums import ntk_sum
 from ..sketch._base import LinearSketch
 from ._base import JacobianSketch
-from .jacobian import Cotangents, PerSample, check_cotangents, project_jacobian
+from .jacobian import Cotangents, PerSample, check_cotangents, plan, project_jacobian
 from .regression import projected_ntk
 
 __all__ = ["ProjectionError", "projection_error"]
@@ -131,6 +131,9 @@ def projection_error(
     limit = DEFAULT_ROWS if n_rows is None else check_int(n_rows, "n_rows", minimum=2)
     engine = get_autodiff(autodiff)
     checked = engine.check(fun, params, x)
+    # what does not fit is refused before the network runs
+    plan(sketch, {path: array.shape for path, array in checked.entries.items()})
+    memory_budget(max_memory, checked.backend)
     rows = slice(None, None, -(-len(checked.x1) // limit))
     some = checked.backend.xp.ascontiguousarray(checked.x1[rows])
     with quiet():

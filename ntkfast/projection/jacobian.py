@@ -150,6 +150,7 @@ def collect(
     engine = get_autodiff(autodiff)
     with quiet():
         checked = engine.check(fun, params, x)
+        memory_budget(max_memory, checked.backend)  # refuses what is no number of bytes before the network runs
         layout = make_plan({path: array.shape for path, array in checked.entries.items()})
         weights = check_cotangents(cotangents, checked)
         source = _Source(engine, fun, params, checked, layout)

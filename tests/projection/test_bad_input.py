@@ -477,3 +477,38 @@ def test_seeds_are_by_name_only():
     for cls in CLASSES:
         seed = inspect.signature(cls).parameters["seed"]
         assert (seed.kind, seed.default) == (seed.KEYWORD_ONLY, seed.empty)
+
+
+BEFORE_WORK = {
+    "sketch": lambda: projected(sketch=3),
+    "width": lambda: projected(sketch=TensorProjection(3, combine="concatenate", seed=0)),
+    "columns": lambda: projected(sketch=SparseJL(5, 4, seed=0)),
+    "labels": lambda: projected(margin(LABELS + 1)),
+    "number of labels": lambda: projected(cross_entropy(LABELS[:2])),
+    "targets": lambda: projected(squared_error(np.ones((3, 1)))),
+    "cotangents": lambda: projected(np.ones((3, 1))),
+    "text as cotangents": lambda: projected("margin"),
+    "memory": lambda: projected(max_memory=1.5),
+    "no memory": lambda: projected(max_memory=0),
+    "rule": lambda: allocate_dims(NET, PARAMS, X, 64, rule="best"),
+    "sum of widths": lambda: allocate_dims(NET, PARAMS, X, 3),
+    "labels of widths": lambda: allocate_dims(NET, PARAMS, X, 64, cotangents=margin(LABELS + 1)),
+    "memory of widths": lambda: allocate_dims(NET, PARAMS, X, 64, max_memory="1"),
+    "sketch of an error": lambda: projection_error(NET, PARAMS, X, 3),
+    "columns of an error": lambda: projection_error(NET, PARAMS, X, SparseJL(5, 4, seed=0)),
+    "outputs of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, output="all"),
+    "rows of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, n_rows=1),
+    "labels of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, cotangents=margin(LABELS + 1)),
+    "sketch of a weighted error": lambda: projection_error(NET, PARAMS, X, 3, cotangents=np.tanh),
+    "memory of a weighted error": lambda: projection_error(NET, PARAMS, X, SKETCH, cotangents=np.tanh, max_memory=1.5),
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_WORK)
+def test_bad_arguments_are_told_before_the_network_runs(what, monkeypatch):
+    def forward(*_):
+        raise AssertionError("the network ran")
+
+    monkeypatch.setattr(type(NET), "forward", forward)
+    with pytest.raises((ValueError, TypeError), match="expected"):
+        BEFORE_WORK[what]()
