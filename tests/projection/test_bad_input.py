@@ -1,24 +1,21 @@
-"""What the table of bad arguments (tests/test_hostile.py) has no column for: labels, cotangents, paths, shapes."""
+"""What the table of bad arguments (tests/test_hostile.py) has no column for: widths, shapes, blocks, subsets."""
 
 import dataclasses
 import inspect
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import fakecupy
 import numpy as np
 import pytest
 from empirical.bad_calls import NET, PARAMS, SKETCH, X
-from helpers import assert_close, several_threads_may_call
+from helpers import assert_close
+from projection.calls import CLASSES, LABELS, SHAPES, every_class, projected
 
 from ntkfast._tree import tree_map
 from ntkfast.empirical import jacobian
 from ntkfast.errors import MixedBackendError
-from ntkfast.layers import Dense, ReLU, Sequential, Tanh
+from ntkfast.layers import Dense, Sequential
 from ntkfast.projection import (
-    KroneckerProjection,
-    MaskedProjection,
-    TensorProjection,
     allocate_dims,
     attribution,
     average_attributions,
@@ -29,118 +26,9 @@ from ntkfast.projection import (
     project_jacobian,
     projected_ntk,
     projected_regression,
-    projection_error,
     squared_error,
     suggest_dim,
 )
-from ntkfast.sketch import SparseJL
-
-LABELS = np.array([0, 1, 1])
-CLASSES = (TensorProjection, KroneckerProjection, MaskedProjection)
-SHAPES = {path: array.shape[2:] for path, array in jacobian(NET, PARAMS, X).items()}
-every_class = pytest.mark.parametrize("cls", CLASSES)
-
-
-def projected(cotangents=None, **options):
-    arguments = {"params": PARAMS, "x": X, "sketch": SKETCH, **options}
-    return project_jacobian(NET, cotangents=cotangents, **arguments)
-
-
-# --- labels and other cotangents ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("function", [cross_entropy, margin])
-@pytest.mark.parametrize(
-    ("labels", "error", "message"),
-    [
-        (None, TypeError, "expected labels to be a NumPy or CuPy array, got NoneType"),
-        ([0, 1, 1], TypeError, "expected labels to be a NumPy or CuPy array, got list"),
-        ("012", TypeError, "got str"),
-        (LABELS * 1.0, TypeError, "expected labels of an integer dtype, got float64"),
-        (LABELS > 0, TypeError, "integer dtype, got bool"),
-        (LABELS.astype(object), TypeError, "integer dtype, got object"),
-        (LABELS[:, None], ValueError, r"expected labels of shape \(n,\), not empty, got \(3, 1\)"),
-        (np.array(1), ValueError, r"got \(\)"),
-        (LABELS[:0], ValueError, r"got \(0,\)"),
-        (LABELS[:2], ValueError, "expected a label for each of 3 samples, got 2 labels"),
-        (np.tile(LABELS, 2), ValueError, "expected a label for each of 3 samples, got 6 labels"),
-        (LABELS - 1, ValueError, "expected labels of at least 0, got -1 at index 0"),
-        (LABELS + 1, ValueError, "expected labels below 2, got 2 at index 1"),
-        (np.full(3, 2**63, np.uint64), ValueError, "expected labels below 2, got 9223372036854775808"),
-    ],
-)
-def test_bad_labels(function, labels, error, message):
-    with pytest.raises(error, match=message):
-        projected(function(labels))
-
-
-@pytest.mark.parametrize("dtype", ["int8", "uint8", "int64", "uint64"])
-@pytest.mark.parametrize("function", [cross_entropy, margin])
-def test_labels_of_every_integer_dtype(function, dtype):
-    np.testing.assert_array_equal(projected(function(LABELS.astype(dtype))), projected(function(LABELS)))
-
-
-def test_labels_and_targets_are_the_functions_own():
-    labels, targets = LABELS.copy(), np.ones((3, 2))
-    for function, held in (
-        (cross_entropy(labels), labels),
-        (margin(labels), labels),
-        (squared_error(targets), targets),
-    ):
-        expected = projected(function)
-        held[...] = 0
-        np.testing.assert_array_equal(projected(function), expected)
-        held[...] = 1
-
-
-BAD_COTANGENTS = {
-    "columns": (np.ones((3, 1)), ValueError, r"shape \(3, 2\), got \(3, 1\)"),
-    "transposed": (np.ones((2, 3)), ValueError, r"shape \(3, 2\), got \(2, 3\)"),
-    "vector": (np.ones(3), ValueError, r"shape \(3, 2\), got \(3,\)"),
-    "single": (np.ones((3, 2), "float32"), TypeError, "of dtype float64, got float32"),
-    "half": (np.ones((3, 2), "float16"), TypeError, "of dtype float32 or float64, got float16"),
-    "labels": (LABELS, TypeError, "of dtype float32 or float64, got int64"),
-    "complex": (np.ones((3, 2)) * 1j, TypeError, "got complex128"),
-    "list": ([[1.0, 1.0]] * 3, TypeError, "to be a NumPy or CuPy array, got list"),
-    "number": (1.0, TypeError, "to be a NumPy or CuPy array, got float"),
-    "text": ("margin", TypeError, "to be a NumPy or CuPy array, got str"),
-    "NaN": (np.full((3, 2), np.nan), ValueError, r"without NaN or inf, got nan at index \(0, 0\)"),
-    "inf": (np.full((3, 2), np.inf), ValueError, "without NaN or inf, got inf"),
-}
-
-
-@pytest.mark.parametrize("what", BAD_COTANGENTS)
-def test_bad_cotangents_are_called_by_their_name(what):
-    bad, error, message = BAD_COTANGENTS[what]
-    for given, name in ((bad, "cotangents"), (lambda y: bad, r"cotangents\(y\)")):
-        with pytest.raises(error, match=f"expected {name} .*{message}"):
-            projected(given)
-
-
-def test_a_function_that_returns_nothing():
-    with pytest.raises(TypeError, match=r"expected cotangents\(y\) to be a NumPy or CuPy array, got NoneType"):
-        projected(lambda y: None)
-
-
-def test_a_function_may_overwrite_the_outputs_it_is_given():
-    """They once were those of the last layer, whose derivative then was that of other outputs."""
-    net = Sequential(Dense(5), Tanh(), Dense(2), Tanh())
-    params = net.init((4,), seed=0, dtype="float64")
-
-    def doubled(y):
-        y *= 2
-        return y
-
-    expected = project_jacobian(net, params, X, SKETCH, cotangents=lambda y: 2 * y)
-    np.testing.assert_array_equal(project_jacobian(net, params, X, SKETCH, cotangents=doubled), expected)
-
-
-def test_errors_of_the_callers_function_are_its_own():
-    with pytest.raises(ZeroDivisionError):
-        projected(lambda y: 1 / 0)
-
-
-# --- sketches, paths and shapes -----------------------------------------------------------------
 
 
 @every_class
@@ -252,114 +140,7 @@ def test_one_output_and_one_sample(cls):
     assert_close(project_jacobian(net, params, x, cls(1, seed=0), cotangents=ct), 3 * z[:, 0], 1e-12)
 
 
-# --- values at the ends of the range --------------------------------------------------------------
-
-
-@every_class
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("combine", ["sum", "concatenate"])
-def test_overflow_is_an_error(cls, dtype, combine):
-    """Of gradients whose sums leave the range; never NaN or inf, and no warning."""
-    top = np.finfo(dtype).max
-    w = np.sign(np.random.default_rng(0).standard_normal((3, 40, 30))).astype(dtype) * top
-    with pytest.raises(OverflowError, match=f"the sketch within the range of {dtype}"):
-        project({"w": w}, cls(8, combine=combine, seed=0))
-
-
-@pytest.mark.parametrize("algorithm", ["fft", "direct"])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_factors_whose_product_overflows(algorithm, dtype):
-    net = Sequential(Dense(40), ReLU(), Dense(2))
-    params = tree_map(lambda _, w: w.astype(dtype), net.init((30,), seed=0))
-    ct = np.full((3, 2), np.finfo(dtype).max / 4, dtype)
-    x = 100 * np.random.default_rng(0).standard_normal((3, 30)).astype(dtype)
-    with pytest.raises(OverflowError, match=f"the projected Jacobian within the range of {dtype}"):
-        project_jacobian(net, params, x, TensorProjection(8, algorithm=algorithm, seed=0), cotangents=ct)
-
-
-@every_class
-@pytest.mark.parametrize("exponent", [-1060, -300, 300])
-def test_scale_of_the_gradients(cls, exponent):
-    """A power of two changes no rounding but that of denormal numbers."""
-    w, scale = np.random.default_rng(0).standard_normal((3, 12, 7)), 2.0**exponent
-    whole, found = project({"w": w}, cls(16, seed=0)), project({"w": scale * w}, cls(16, seed=0))
-    assert np.isfinite(found).all()
-    assert_close(found, scale * whole, 1e-12 if exponent > -1000 else 1e-2)
-
-
-@every_class
-def test_gradients_of_zeros(cls):
-    z = projected(np.zeros((3, 2)), sketch=cls(16, seed=0))
-    np.testing.assert_array_equal(z, np.zeros((3, 16)))
-    with pytest.raises(ValueError, match="expected gradients that are not all zero"):
-        allocate_dims(NET, PARAMS, X, 16, cotangents=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="expected gradients that are not all zero"):
-        projection_error(NET, PARAMS, X, SKETCH, cotangents=np.zeros((3, 2)))
-
-
-# --- what surrounds a call ------------------------------------------------------------------------
-
-
-def test_parameters_may_change_between_calls():
-    """Nothing of them is kept."""
-    params = tree_map(lambda _, array: array.copy(), PARAMS)
-    first = projected(params=params)
-    params[0]["weight"][...] *= 2
-    assert not np.array_equal(projected(params=params), first)
-    np.testing.assert_array_equal(projected(params=params), projected(params=tree_map(lambda _, w: w.copy(), params)))
-
-
-@pytest.mark.parametrize("form", ["fortran", "strided", "readonly", "memmap"])
-def test_memory_of_parameters_and_samples_never_shows(form, tmp_path):
-    def changed(_, array):
-        if form == "memmap":
-            file = tmp_path / str(len(list(tmp_path.iterdir())))
-            array.tofile(file)
-            return np.memmap(file, array.dtype, "r", shape=array.shape)
-        if form == "readonly":
-            array = array.copy()
-            array.flags.writeable = False
-            return array
-        return np.asfortranarray(array) if form == "fortran" else np.repeat(array, 2, axis=-1)[..., ::2]
-
-    ct = np.random.default_rng(0).standard_normal((3, 2))
-    arguments = {"params": PARAMS, "x": X, "cotangents": ct}
-    params = tree_map(changed, PARAMS)
-    other = {"params": params, "x": changed("", X), "cotangents": changed("", ct)}
-    for sketch in (SKETCH, KroneckerProjection(8, seed=0), MaskedProjection(8, seed=0), SparseJL(37, 8, seed=0)):
-        found = projected(sketch=sketch, **other)
-        assert type(found) is np.ndarray
-        np.testing.assert_array_equal(found, projected(sketch=sketch, **arguments))
-
-
-def test_arguments_stay_as_they_are():
-    params, x, ct = tree_map(lambda _, w: w.copy(), PARAMS), X.copy(), np.ones((3, 2))
-    for sketch in (SKETCH, KroneckerProjection(8, seed=0), MaskedProjection(8, seed=0), SparseJL(37, 8, seed=0)):
-        for cotangents in (None, ct, margin(LABELS)):
-            projected(cotangents, params=params, x=x, sketch=sketch)
-    jac = jacobian(NET, params, x)
-    held = {path: array.copy() for path, array in jac.items()}
-    for cls in CLASSES:
-        project(jac, cls(8, seed=0), sample_axes=2)
-    allocate_dims(NET, params, x, 16)
-    projection_error(NET, params, x, SKETCH)
-    np.testing.assert_array_equal(x, X)
-    np.testing.assert_array_equal(ct, np.ones((3, 2)))
-    assert all((jac[path] == held[path]).all() for path in held)
-    assert all((params[i][name] == PARAMS[i][name]).all() for i in (0, 2) for name in PARAMS[i])
-
-
-def test_threads_may_call_at_once():
-    """Two threads of Python, sketches whose tables are made by whichever comes first."""
-    projected()  # a parallel kernel
-    several_threads_may_call()
-    calls = [lambda s=seed, cls=cls: projected(sketch=cls(32, seed=s)) for seed in range(90, 94) for cls in CLASSES]
-    calls += [lambda s=seed: projected(sketch=SparseJL(37, 8, seed=s)) for seed in range(90, 94)]
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda call: call(), [call for call in calls for _ in range(2)]))
-    for call, first, second in zip(calls, found[::2], found[1::2], strict=True):
-        np.testing.assert_array_equal(first, second)
-        np.testing.assert_array_equal(first, call())
+# --- what is done with projections ---------------------------------------------------------------
 
 
 def test_arrays_of_two_backends_are_refused(monkeypatch):
@@ -477,38 +258,3 @@ def test_seeds_are_by_name_only():
     for cls in CLASSES:
         seed = inspect.signature(cls).parameters["seed"]
         assert (seed.kind, seed.default) == (seed.KEYWORD_ONLY, seed.empty)
-
-
-BEFORE_WORK = {
-    "sketch": lambda: projected(sketch=3),
-    "width": lambda: projected(sketch=TensorProjection(3, combine="concatenate", seed=0)),
-    "columns": lambda: projected(sketch=SparseJL(5, 4, seed=0)),
-    "labels": lambda: projected(margin(LABELS + 1)),
-    "number of labels": lambda: projected(cross_entropy(LABELS[:2])),
-    "targets": lambda: projected(squared_error(np.ones((3, 1)))),
-    "cotangents": lambda: projected(np.ones((3, 1))),
-    "text as cotangents": lambda: projected("margin"),
-    "memory": lambda: projected(max_memory=1.5),
-    "no memory": lambda: projected(max_memory=0),
-    "rule": lambda: allocate_dims(NET, PARAMS, X, 64, rule="best"),
-    "sum of widths": lambda: allocate_dims(NET, PARAMS, X, 3),
-    "labels of widths": lambda: allocate_dims(NET, PARAMS, X, 64, cotangents=margin(LABELS + 1)),
-    "memory of widths": lambda: allocate_dims(NET, PARAMS, X, 64, max_memory="1"),
-    "sketch of an error": lambda: projection_error(NET, PARAMS, X, 3),
-    "columns of an error": lambda: projection_error(NET, PARAMS, X, SparseJL(5, 4, seed=0)),
-    "outputs of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, output="all"),
-    "rows of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, n_rows=1),
-    "labels of an error": lambda: projection_error(NET, PARAMS, X, SKETCH, cotangents=margin(LABELS + 1)),
-    "sketch of a weighted error": lambda: projection_error(NET, PARAMS, X, 3, cotangents=np.tanh),
-    "memory of a weighted error": lambda: projection_error(NET, PARAMS, X, SKETCH, cotangents=np.tanh, max_memory=1.5),
-}
-
-
-@pytest.mark.parametrize("what", BEFORE_WORK)
-def test_bad_arguments_are_told_before_the_network_runs(what, monkeypatch):
-    def forward(*_):
-        raise AssertionError("the network ran")
-
-    monkeypatch.setattr(type(NET), "forward", forward)
-    with pytest.raises((ValueError, TypeError), match="expected"):
-        BEFORE_WORK[what]()

@@ -6,11 +6,9 @@ On the stand-in for CuPy results must be device arrays, and nothing but reports 
 import dataclasses
 import functools
 
-import fakecupy
 import numpy as np
 import pytest
 from empirical.networks import NAMES, named, smallest_budget
-from empirical.test_waits import IMAGE, deep
 from helpers import assert_close, tol
 
 from ntkfast import projection
@@ -23,9 +21,7 @@ from ntkfast.projection import (
     allocate_dims,
     attribution,
     average_attributions,
-    cross_entropy,
     linear_datamodeling_score,
-    margin,
     project,
     project_jacobian,
     projected_ntk,
@@ -291,85 +287,3 @@ def test_no_public_function_is_left_out():
         "project", "project_jacobian", "projected_ntk", "projected_regression", "projection_error", "squared_error",
         "suggest_dim",
     }  # fmt: skip
-
-
-# --- waits and transfers ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-def seen(monkeypatch):
-    """A list that grows whenever the host needs something of the device, or sends arrays to it."""
-    found = []
-
-    def counting(where, name, method):
-        def call(*arguments, **keywords):
-            if name != "asarray" or not isinstance(arguments[0], fakecupy.ndarray):
-                found.append(name)
-            return method(*arguments, **keywords)
-
-        monkeypatch.setattr(where, name, call, raising=False)
-
-    fakecupy.install(monkeypatch)
-    for name in ("__bool__", "__float__", "__int__", "get"):
-        counting(fakecupy.ndarray, name, getattr(fakecupy.ndarray, name))
-    for name in ("asarray", "unique", "nonzero"):  # the host is told how many entries the last two find
-        counting(fakecupy, name, getattr(fakecupy, name))
-    return found
-
-
-def count(seen, call):
-    """What a call needs of the device, once its tables are there."""
-    call()
-    seen.clear()
-    call()
-    return list(seen)
-
-
-@pytest.mark.parametrize("name", [*PROJECTIONS, "sparsejl", "grass", "blocksrht", "gaussian"])
-@pytest.mark.parametrize("given", [False, True])
-def test_waits_grow_neither_with_samples_nor_with_layers(seen, name, given):
-    """There are those of the checks of samples, parameters, cotangents, outputs and result."""
-    for n, blocks in ((2, 1), (7, 1), (2, 3)):
-        net, x = deep(blocks), fakecupy.asarray(normal(n, *IMAGE))
-        params = tree_map(lambda _, leaf: fakecupy.asarray(leaf), net.init(IMAGE, seed=0, dtype="float64"))
-        if name in PROJECTIONS:  # concatenated parts of many arrays need more columns
-            sketch = dataclasses.replace(PROJECTIONS[name], sketch_dim=200)
-        else:
-            sketch = SKETCHES[name](sum(array.size for array in leaves(params)))
-        ct = fakecupy.asarray(normal(n, 2)) if given else None
-        found = count(seen, functools.partial(project_jacobian, net, params, x, sketch, cotangents=ct))
-        assert found == ["__float__"] * (5 if given else 4)
-
-
-@pytest.mark.parametrize("function", [cross_entropy, margin])
-def test_waits_of_labels(seen, function):
-    net, params, x = at(fakecupy.asarray, "mlp")
-    loss = function(fakecupy.asarray(np.arange(len(x)) % 3))
-    found = count(seen, lambda: project_jacobian(net, params, x, PROJECTIONS["fft"], cotangents=loss))
-    assert len(found) <= 10
-    assert set(found) <= {"__float__", "__int__"}
-
-
-@pytest.mark.parametrize("name", [*ALL_SKETCHES, *PROJECTIONS])
-def test_waits_of_gradients_at_hand(seen, name):
-    """One look at the result, however many arrays and samples."""
-    sketch = PROJECTIONS[name] if name in PROJECTIONS else ALL_SKETCHES[name](P)
-    for n, parts in ((3, 5), (20, 15)):
-        whole = fakecupy.asarray(normal(n, P))
-        width = P // parts
-        arrays = {str(i): whole[:, i * width : (i + 1) * width] for i in range(parts)}
-        assert count(seen, lambda arrays=arrays: project(arrays, sketch)) == ["__float__"]
-
-
-def test_waits_of_what_is_done_with_projections(seen):
-    phi, new, y = (fakecupy.asarray(normal(n, 40)) for n in (30, 5, 30))
-    fit = projected_regression(phi, y, reg=0.3)
-    for call, most in (
-        (lambda: projected_ntk(phi), 2),
-        (lambda: projected_ntk(phi, new), 3),
-        (lambda: fit.predict(new), 2),
-        (lambda: average_attributions([phi, phi]), 3),
-    ):
-        found = count(seen, call)
-        assert set(found) <= {"__float__"}
-        assert len(found) <= most
