@@ -13,7 +13,7 @@ columns into tiles that are added in order. A bucket's terms are added one by on
 with +-1 is exact, so that fusing it into the sum changes nothing. A scale belongs on the finished sums.
 
 The targets differ in their loops. A CPU thread owns rows and scatters into them. With many rows it takes eight at a
-time, whose sums are neighbours, so that a table entry is read once for all of them; for several table rows up to 64,
+time, whose sums are neighbors, so that a table entry is read once for all of them; for several table rows up to 64,
 turning a tile of columns first, so that the additions of an entry are a loop that vectorizes. A CUDA block owns two
 rows, with their sums in shared memory, reads every entry once, whatever m is, and adds as many as it has threads at a
 time. Where these meet in a bucket, they take turns, the lowest of them first (an integer atomic minimum finds it).

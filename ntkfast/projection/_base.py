@@ -135,6 +135,13 @@ class JacobianSketch(abc.ABC):
         ------
         TypeError, ValueError
             `shapes` is no such mapping, or empty; the widths do not fit the arrays.
+
+        Examples
+        --------
+        >>> from ntkfast.projection import TensorProjection
+        >>> sketch = TensorProjection(9, combine="concatenate", seed=0)
+        >>> sketch.layout({"0.weight": (3, 4), "0.bias": (4,)})
+        {'0.weight': slice(0, 5, None), '0.bias': slice(5, 9, None)}
         """
         return self._plan(shapes).places
 

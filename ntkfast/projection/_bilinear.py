@@ -144,7 +144,7 @@ def _groups(factors: Factors) -> int:
 
 
 def _has_few_entries(factors: Factors) -> bool:
-    """Whether a group has one input: a bias, the scale of a normalization, where nothing is less than the Jacobian."""
+    """Whether a group has one input, as for a bias or the scale of a normalization: the Jacobian itself is small."""
     return isinstance(factors, JacobianFactors) and (factors.act is None or factors.in_width == factors.groups)
 
 

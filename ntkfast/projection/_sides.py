@@ -19,7 +19,7 @@ def mixed_widths(rows: int, columns: int, width: int) -> tuple[int, int]:
 
     A side with its own length is kept as it is, and adds nothing to the variance; one that is mixed to k numbers adds
     about 1 / k, and two of them 2 / (k_in k_out) more. Of three choices (one side kept or the other, both mixed to
-    about the square root of `width`) this is the one with the least sum: a side is kept up to twice the root.
+    about the square root of `width`) this is the one with the least sum: a side up to about twice the root is kept.
     """
     if rows * columns <= width:
         return rows, columns

@@ -52,10 +52,10 @@ def plan_columns(sketch: LinearSketch, shapes: dict[str, Shape]) -> Plan:
     """Arrays as consecutive columns of one linear sketch."""
     if not isinstance(sketch, PartwiseSketch):
         kind = type(sketch).__name__
-        raise TypeError(f"expected a sketch that takes columns in parts, got {kind}; BlockSRHT is the SRHT that does")
+        raise TypeError(f"expected sketch to take columns in parts, got {kind}; BlockSRHT is the SRHT that does")
     sizes = [math.prod(shape) for shape in shapes.values()]
     if sum(sizes) != sketch.in_dim:
-        raise ValueError(f"expected a sketch with in_dim = {sum(sizes)}, the number of parameters, got {sketch.in_dim}")
+        raise ValueError(f"expected sketch.in_dim = {sum(sizes)}, the number of parameters, got {sketch.in_dim}")
     starts = itertools.accumulate(sizes[:-1], initial=0)
     parts: dict[str, ArraySketch] = {
         path: ColumnsOf(tuple(shape), start, sketch)
