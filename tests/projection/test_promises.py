@@ -84,6 +84,18 @@ def test_linear_sketches_of_every_kind_of_network(network, name):
     assert_close(found, itself(case, sketch), 1e-12)
 
 
+@pytest.mark.parametrize("network", ["mlp", "wide_output", "residual"])
+@pytest.mark.parametrize("name", IN_PARTS)
+def test_tiles_of_outer_products_never_show(network, name, monkeypatch):
+    """One row of a weight at a time, for all samples: where sums have a fixed order, to the bit."""
+    case = named(network)
+    sketch = LINEAR[name](n_parameters(case))
+    whole = project_jacobian(case.net, case.params, case.x1, sketch)
+    monkeypatch.setattr("ntkfast.projection._streamed.TILE", 1)
+    monkeypatch.setattr("ntkfast.projection._streamed._WIDTHS", 0)
+    np.testing.assert_array_equal(project_jacobian(case.net, case.params, case.x1, sketch), whole)
+
+
 @given(architectures(), st.sampled_from(sorted(JACOBIAN_SKETCHES)), st.sampled_from((1, 7, 64, 257)))
 def test_sketches_of_random_networks(network, name, width):
     case, sketch = problem(*network), JACOBIAN_SKETCHES[name](width)
