@@ -10,6 +10,7 @@ from empirical.test_waits import IMAGE, deep
 from projection.test_device import ALL_SKETCHES, PROJECTIONS, SKETCHES, P, at, leaves, normal
 
 from ntkfast._tree import tree_map
+from ntkfast.layers import Dense, Embedding, GlobalAvgPool, ReLU, Sequential
 from ntkfast.projection import (
     average_attributions,
     cross_entropy,
@@ -64,6 +65,20 @@ def test_waits_grow_neither_with_samples_nor_with_layers(seen, name, given):
         ct = fakecupy.asarray(normal(n, 2)) if given else None
         found = count(seen, functools.partial(project_jacobian, net, params, x, sketch, cotangents=ct))
         assert found == ["__float__"] * (5 if given else 4)
+
+
+@pytest.mark.parametrize("name", [*PROJECTIONS, "sparsejl", "grass", "blocksrht", "gaussian"])
+def test_waits_of_tables(seen, name):
+    """The tokens of all samples come to the host at once, if they come."""
+    net = Sequential(Embedding(9, 4), Dense(3), ReLU(), GlobalAvgPool(), Dense(2))
+    params = tree_map(lambda _, leaf: fakecupy.asarray(leaf), net.init((5,), seed=0, dtype="float64"))
+    sketch = PROJECTIONS[name] if name in PROJECTIONS else SKETCHES[name](36 + 12 + 6)
+    for n in (2, 13):
+        x = fakecupy.asarray(np.random.default_rng(n).integers(0, 9, (n, 5)))
+        found = count(seen, functools.partial(project_jacobian, net, params, x, sketch))
+        assert found.count("get") <= 1
+        waits = [what for what in found if what not in ("get", "asarray")]
+        assert len(waits) <= 5, waits
 
 
 @pytest.mark.parametrize("function", [cross_entropy, margin])
