@@ -70,12 +70,14 @@ def _is_outer(factors: Factors) -> TypeGuard[JacobianFactors]:
 
 
 def _tiles(factors: JacobianFactors, height: int) -> Iterator[Array]:
-    """Some rows of all Jacobians at a time, (n k, rows o): `height` of them, and one at least."""
+    """Some rows of all Jacobians at a time, (n k, rows o): `height` of them, and one at least, in the same memory."""
     assert factors.act is not None  # else it is no outer product
     act, delta = factors.act[0 : factors.n][:, 0, None, :, None], factors.delta[:, 0, :, None, :]
-    n, k = delta.shape[:2]
-    for rows in slices(act.shape[2], height):
-        tile = act[:, :, rows] * delta
+    (n, k, _, o), i, xp = delta.shape, act.shape[2], get_backend(delta).xp
+    memory = xp.empty(n * k * min(max(1, height), i) * o, delta.dtype)
+    for rows in slices(i, height):
+        tile = memory[: n * k * (rows.stop - rows.start) * o].reshape(n, k, -1, o)
+        xp.multiply(act[:, :, rows], delta, out=tile)
         if factors.scale != 1.0:
             tile *= factors.scale
         yield tile.reshape(n * k, -1)

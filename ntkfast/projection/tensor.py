@@ -39,9 +39,23 @@ _TABLE = 2**17
 # Numbers of the sketches of one tile of positions.
 _POSITIONS = 2**18
 
-# Nanoseconds on one core of a CPU, of which only ratios matter: of a transform, per number and stage; of a number of a
-# side, to be hashed; of an entry of a Jacobian, to be formed and hashed, and per product that is summed over positions.
-_TRANSFORM, _SIDE, _ENTRY, _PRODUCT = 0.1, 1.5, 2.5, 0.02
+
+class _Costs(NamedTuple):
+    """Nanoseconds, of which only ratios matter.
+
+    Of a transform, per number and stage; of a number of a side, to be hashed; of an entry of a Jacobian, to be formed
+    and hashed, and per product that is summed over positions.
+    """
+
+    transform: float
+    side: float
+    entry: float
+    product: float
+
+
+# Those of a CPU are measured on one core, with dozens of samples. Of a GPU it is assumed that transforms cost less
+# beside entries, which pass through memory several times.
+_COSTS = {"numpy": _Costs(0.17, 1.5, 1.0, 0.02), "cupy": _Costs(0.1, 1.5, 2.5, 0.02)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +185,10 @@ class HashedArray(StreamedArray):
             return False  # no outer products of vectors
         if self.algorithm != "auto":
             return self.algorithm == "fft"
-        k, t = factors.k, factors.positions
-        transform = self.width * math.log2(2 * self.width) * _TRANSFORM
-        transforms = t * (factors.groups * (1 + k) * transform + (factors.in_width + k * factors.out_width) * _SIDE)
-        return transforms < k * factors.size * (_ENTRY + t * _PRODUCT)
+        k, t, costs = factors.k, factors.positions, _COSTS[get_backend(factors.ct.shared).name]
+        transform = self.width * math.log2(2 * self.width) * costs.transform
+        sides = (factors.in_width + k * factors.out_width) * costs.side
+        return t * (factors.groups * (1 + k) * transform + sides) < k * factors.size * (costs.entry + t * costs.product)
 
     def numbers(self, factors: Factors) -> int:
         """Numbers per sample that are held at once."""
