@@ -3,6 +3,7 @@
 Moments of each sketch are with its other tests.
 """
 
+import functools
 import hashlib
 import os
 import subprocess
@@ -11,7 +12,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from empirical.networks import NAMES, architectures, named, problem
+from empirical.networks import NAMES, architectures, named, problem, smallest_budget
 from helpers import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +157,19 @@ def test_isometries_give_the_kernel(network):
     for output in ("trace", "diagonal", "full"):
         exact = empirical_ntk(case.net, case.params, case.x1, output=output)
         assert_close(projected_ntk(phi, output=output), exact, 1e-10)
+
+
+@given(
+    st.sampled_from(NAMES), st.sampled_from(sorted({*JACOBIAN_SKETCHES, *IN_PARTS})), st.sampled_from((1, 1.5, 4, 20))
+)
+def test_budgets_never_show(network, name, factor):
+    """From the least one on, with cotangents that are functions of the outputs of all samples."""
+    case = named(network, n1=7)
+    sketch = JACOBIAN_SKETCHES[name](31) if name in JACOBIAN_SKETCHES else LINEAR[name](n_parameters(case))
+    call = functools.partial(project_jacobian, case.net, case.params, case.x1, sketch, cotangents=np.tanh)
+    ct = np.tanh(case.net.forward(case.params, case.x1)[0])
+    expected = np.einsum("nk,nkm->nm", ct, itself(case, sketch))
+    assert_close(call(max_memory=int(factor * smallest_budget(call))), expected, 1e-10)
 
 
 @pytest.mark.parametrize("name", JACOBIAN_SKETCHES)
