@@ -229,7 +229,8 @@ def test_threads_never_show():
         "for n in (1, 2, 3): numba.set_num_threads(n); print(*digests())"
     )
     tests = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "3", "PYTHONPATH": tests}
+    path = os.pathsep.join([tests, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "3", "PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     lines = done.stdout.split("\n")[:3]
     assert len(lines[0].split()) == 2 * len(EXACT) + 1
