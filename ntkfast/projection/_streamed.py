@@ -14,9 +14,11 @@ from ._base import ArraySketch
 
 __all__ = ["TILE", "StreamedArray"]
 
-# Numbers of a tile of Jacobians, which stays in cache until it is sketched, and its columns over the sketch's width: a
-# hash reads and writes all of its sums once per tile.
-TILE, _WIDTHS = 2**18, 4
+# Numbers of a tile of Jacobians: on a CPU it stays in cache until it is sketched, a GPU wants fewer and larger launches.
+TILE = {"numpy": 2**18, "cupy": 2**24}
+
+# Columns of a tile at least, over the sketch's width: a hash reads and writes all of its sums once per tile.
+_WIDTHS = 4
 
 
 class StreamedArray(ArraySketch):
@@ -44,8 +46,9 @@ class StreamedArray(ArraySketch):
         if not _is_outer(factors):
             return ArraySketch.of_factors(self, factors)
         n, k, like = factors.n, factors.k, factors.ct.shared
-        stream = self._open(n * k, get_backend(like), like.dtype)
-        columns = max(TILE // (n * k), self._tile_width)
+        backend = get_backend(like)
+        stream = self._open(n * k, backend, like.dtype)
+        columns = max(TILE[backend.name] // (n * k), self._tile_width)
         for tile in _tiles(factors, columns // self.shape[-1]):
             stream.add(tile)
         return stream.result().reshape(n, k, -1)

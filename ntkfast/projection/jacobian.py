@@ -252,7 +252,7 @@ class _Source:
         itemsize, name = self.checked.dtype.itemsize, self.checked.backend.name
         sample = self._numbers(k) + _WAITING * k * self.plan.width
         largest = max(array.size for array in self.checked.entries.values())
-        fixed = largest + min(TILE, k * largest)  # a scaled weight, and a tile of Jacobians
+        fixed = largest + min(TILE[name], k * largest)  # a scaled weight, and a tile of Jacobians
         least = 0 if max_memory is None else self._least_chunk(k)
         smallest = itemsize * (fixed + least + sample)
         budget = memory_budget(max_memory, self.checked.backend, smallest=smallest) // itemsize - fixed

@@ -92,7 +92,7 @@ def test_tiles_of_outer_products_never_show(network, name, monkeypatch):
     case = named(network)
     sketch = LINEAR[name](n_parameters(case))
     whole = project_jacobian(case.net, case.params, case.x1, sketch)
-    monkeypatch.setattr("ntkfast.projection._streamed.TILE", 1)
+    monkeypatch.setattr("ntkfast.projection._streamed.TILE", {"numpy": 1})
     monkeypatch.setattr("ntkfast.projection._streamed._WIDTHS", 0)
     np.testing.assert_array_equal(project_jacobian(case.net, case.params, case.x1, sketch), whole)
 

@@ -62,7 +62,7 @@ def test_tiles_of_outer_products_never_show(monkeypatch):
     """One row of the weights at a time, a few, and all of them: the same bits."""
     case, sketch = named("mlp"), TensorProjection(8, algorithm="direct", seed=1)
     whole = project_jacobian(case.net, case.params, case.x1, sketch)
-    monkeypatch.setattr("ntkfast.projection._streamed.TILE", 1)
+    monkeypatch.setattr("ntkfast.projection._streamed.TILE", {"numpy": 1})
     for widths in (0, 1, 4):
         monkeypatch.setattr("ntkfast.projection._streamed._WIDTHS", widths)
         np.testing.assert_array_equal(project_jacobian(case.net, case.params, case.x1, sketch), whole)
