@@ -14,7 +14,7 @@ from ._base import ArraySketch
 
 __all__ = ["TILE", "StreamedArray"]
 
-# Numbers of a tile of Jacobians: on a CPU it stays in cache until it is sketched, a GPU wants fewer and larger launches.
+# Numbers of a tile of Jacobians: on a CPU it stays in cache until it is sketched, a GPU wants few and large launches.
 TILE = {"numpy": 2**18, "cupy": 2**24}
 
 # Columns of a tile at least, over the sketch's width: a hash reads and writes all of its sums once per tile.
