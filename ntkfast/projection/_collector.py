@@ -23,7 +23,8 @@ class Collector:
 
     def __init__(self, plan: Plan, n: int, k: int, backend: Backend, dtype: Any, *, chunk: int = 1) -> None:
         self._plan, self._backend, self._chunk = plan, backend, chunk
-        self._out = backend.xp.zeros((n, k, plan.width), dtype)
+        self._shape, self._dtype = (n, k, plan.width), dtype
+        self._out: Array | None = None  # zeros that nobody adds to would cost two passes
         self._spectra: dict[tuple[int, int], Array] = {}
         self._expected = list(plan.parts)
         self._arrived: dict[str, Array | None] = {}
@@ -36,7 +37,7 @@ class Collector:
         n, k, xp, spectral = factors.n, factors.k, self._backend.xp, part.is_spectral(factors)
         if math.prod(factors.spatial) == 1:
             factors.ct.product()  # the layer below needs it, too; chunks would form theirs again
-        out = self._spectrum(path, part) if spectral else xp.empty((n, k, part.width), self._out.dtype)
+        out = self._spectrum(path, part) if spectral else xp.empty((n, k, part.width), self._dtype)
         for rows in slices(n, self._chunk // part.numbers(factors)):
             some = factors if rows == slice(0, n) else factors.rows(rows)
             if spectral:
@@ -57,7 +58,17 @@ class Collector:
         for (start, stop), spectrum in self._spectra.items():
             flat = spectrum.reshape(-1, spectrum.shape[-1])
             found = irfft(flat, stop - start, self._backend)
-            self._out[..., start:stop] += found.reshape(*self._out.shape[:2], -1)
+            found = found.reshape(*self._shape[:2], -1)
+            if found.shape == self._shape and self._out is None:
+                self._out = found
+            else:
+                self._total()[..., start:stop] += found
+        return self._total()
+
+    def _total(self) -> Array:
+        """The sum so far."""
+        if self._out is None:
+            self._out = self._backend.xp.zeros(self._shape, self._dtype)
         return self._out
 
     def _spectrum(self, path: str, part: ArraySketch) -> Array:
@@ -65,8 +76,8 @@ class Collector:
         place = self._plan.places[path]
         key, n_frequencies = (place.start, place.start + part.width), part.width // 2 + 1
         if key not in self._spectra:
-            dtype = (self._out[:0, 0, 0] * 1j).dtype
-            self._spectra[key] = self._backend.xp.zeros((*self._out.shape[:2], n_frequencies), dtype)
+            dtype = f"complex{16 * self._dtype.itemsize}"
+            self._spectra[key] = self._backend.xp.zeros((*self._shape[:2], n_frequencies), dtype)
         return self._spectra[key]
 
     def _arrive(self, path: str, sketch: Array | None) -> None:
@@ -76,4 +87,4 @@ class Collector:
             following = self._expected.pop()
             found = self._arrived.pop(following)
             if found is not None:
-                self._out[..., self._plan.places[following]] += found
+                self._total()[..., self._plan.places[following]] += found

@@ -10,6 +10,7 @@ from .._tree import Tree, join
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from ..backends import get_backend
+from ..empirical._tiles import slices
 from ..layers.factors import Factors
 from ..sketch._base import LinearSketch
 from ._base import JacobianSketch, Plan, Shape
@@ -155,13 +156,10 @@ def collect(
         weights = check_cotangents(cotangents, checked)
         source = _Source(engine, fun, params, checked, layout)
         k = checked.n_outputs if weights is None else 1
-        out = checked.backend.xp.empty((len(checked.x1), k, layout.width), checked.dtype)
         rows, chunk = source.tile_sizes(k, max_memory)
-        if weights is not None and rows < len(out) and callable(weights) and not isinstance(weights, PerSample):
+        if rows < len(checked.x1) and callable(weights) and not isinstance(weights, PerSample):
             weights = _check_weights(weights(source.outputs(rows)), checked, "cotangents(y)")
-        for start in range(0, len(out), rows):
-            tile = slice(start, min(start + rows, len(out)))
-            out[tile] = source.tile(tile, k, _for_rows(weights, tile, len(out)), chunk)
+        out = source.tiles(rows, k, weights, chunk)
     check_range(out, name)
     return out if weights is None else out[:, 0]
 
@@ -228,6 +226,16 @@ class _Source:
     params: Tree
     checked: Checked
     plan: Plan
+
+    def tiles(self, rows: int, k: int, weights: Any, chunk: int) -> Array:
+        """Sketches of all samples, (n, k, width), some rows at a time."""
+        n = len(self.checked.x1)
+        if rows >= n:  # without a copy
+            return self.tile(slice(0, n), k, _for_rows(weights, slice(0, n), n), chunk)
+        out = self.checked.backend.xp.empty((n, k, self.plan.width), self.checked.dtype)
+        for tile in slices(n, rows):
+            out[tile] = self.tile(tile, k, _for_rows(weights, tile, n), chunk)
+        return out
 
     def tile(self, rows: slice, k: int, weights: Callable[[Array], Array] | None, chunk: int) -> Array:
         """Sketches of some samples, (rows, k, width), of which parts hold about `chunk` numbers at once."""
