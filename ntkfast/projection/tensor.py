@@ -53,9 +53,9 @@ class _Costs(NamedTuple):
     product: float
 
 
-# Those of a CPU are measured on one core, with dozens of samples. Of a GPU it is assumed that transforms cost less
-# beside entries, which pass through memory several times.
-_COSTS = {"numpy": _Costs(0.17, 1.5, 1.0, 0.02), "cupy": _Costs(0.1, 1.5, 2.5, 0.02)}
+# Those of a CPU are measured on a core with dozens of samples, that of an entry between products of matrices, whose
+# threads spin where ours would hash. Of a GPU it is assumed that entries, which pass through memory, cost more.
+_COSTS = {"numpy": _Costs(0.1, 1.5, 1.5, 0.02), "cupy": _Costs(0.1, 1.5, 2.5, 0.02)}
 
 
 @dataclass(frozen=True, slots=True)
