@@ -27,7 +27,7 @@ Cotangents = Array | Callable[[Array], Array]
 _TILE = {"numpy": 2**26, "cupy": 2**31}
 
 # Numbers that the sketch of one array holds at once: enough to be worth the start of kernels and transforms.
-_CHUNK = {"numpy": 2**21, "cupy": 2**25}
+_CHUNK = {"numpy": 2**20, "cupy": 2**25}
 
 # Vectors of a sample that are alive at once: the result, its transform, and those that wait for their turn.
 _WAITING = 8
