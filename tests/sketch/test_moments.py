@@ -11,10 +11,10 @@ each with a failure probability of 2e-9 for a correct implementation, so below 1
 are fixed: a correct implementation that passed once always passes.
 """
 
-import numba
 import numpy as np
 import pytest
 import scipy.sparse
+from one_thread import one_thread  # noqa: F401
 
 from ntkfast.sketch import (
     SRHT,
@@ -33,15 +33,6 @@ from ntkfast.sketch import (
 pytestmark = pytest.mark.stat
 R = 2000
 BOUND = 6.0
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Thousands of tiny calls: waking threads would take longer than the work."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(threads)
 
 
 def assert_moments(draws, mean, variance):

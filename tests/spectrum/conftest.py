@@ -1,17 +1,8 @@
 """Symmetric matrices and operators for the tests of the estimators."""
 
-import numba
 import numpy as np
 import pytest
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Many tiny calls: waking threads would take longer than the work."""
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(threads)
+from one_thread import one_thread  # noqa: F401
 
 
 @pytest.fixture
