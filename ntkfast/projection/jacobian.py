@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from .._check import array_backend, check_dtype, check_finite, check_range, memory_budget, quiet
+from .._check import check_range, memory_budget, quiet
 from .._tree import Tree, join
 from .._typing import Array
 from ..autodiff import Autodiff, Checked, SupportsFactors, get_autodiff
 from ..backends import get_backend
+from ..empirical._inputs import check_like
 from ..empirical._tiles import slices
 from ..layers.factors import Factors
 from ..sketch._base import LinearSketch
@@ -22,8 +23,8 @@ __all__ = ["Cotangents", "PerSample", "check_cotangents", "collect", "plan", "pr
 
 Cotangents = Array | Callable[[Array], Array]
 
-# Bytes of the activations and cotangents of one tile of samples, where memory allows more: the rest of a cache is for
-# the sketches; a GPU wants more work at once.
+# Bytes of the activations and cotangents of one tile of samples, where memory allows more: each tile scales the weights
+# again, and beyond some hundreds of samples products get no faster. A GPU wants more work at once.
 _TILE = {"numpy": 2**26, "cupy": 2**31}
 
 # Numbers that the sketch of one array holds at once: enough to be worth the start of kernels and transforms.
@@ -188,19 +189,8 @@ def check_cotangents(cotangents: Any, checked: Checked) -> Any:
 
 def _check_weights(ct: Any, checked: Checked, name: str) -> Array:
     """Check weights of the outputs of all samples."""
-    return _check_shape(ct, (len(checked.x1), checked.n_outputs), checked.x1, checked.dtype, name)
-
-
-def _check_shape(ct: Any, shape: tuple[int, ...], like: Array, dtype: Any, name: str) -> Array:
-    array_backend(ct, name)
-    backend = get_backend(like, ct)
-    check_dtype(ct, name)
-    if ct.shape != shape:
-        raise ValueError(f"expected {name} of shape {shape}, got {ct.shape}")
-    if ct.dtype != dtype:
-        raise TypeError(f"expected {name} of dtype {dtype}, got {ct.dtype}")
-    check_finite(ct, name)
-    return backend.xp.ascontiguousarray(ct)
+    like = next(iter(checked.entries.values()))  # samples may be integers
+    return check_like(ct, name, (len(checked.x1), checked.n_outputs), like)
 
 
 def _for_rows(weights: Any, rows: slice, n: int) -> Callable[[Array], Array] | None:
@@ -211,7 +201,7 @@ def _for_rows(weights: Any, rows: slice, n: int) -> Callable[[Array], Array] | N
         return lambda y: weights[rows]
     some = weights.rows(rows) if isinstance(weights, PerSample) and rows.stop - rows.start < n else weights
     # of a copy: the last layer's derivative may need its outputs, which the caller's function may overwrite
-    return lambda y: _check_shape(some(y.copy()), y.shape, y, y.dtype, "cotangents(y)")
+    return lambda y: check_like(some(y.copy()), "cotangents(y)", y.shape, y)
 
 
 # --- tiles of samples ---------------------------------------------------------------------------
@@ -252,8 +242,8 @@ class _Source:
     def outputs(self, rows: int) -> Array:
         """Outputs of all samples, (n, k)."""
         x, xp = self.checked.x1, self.checked.backend.xp
-        starts = range(0, len(x), rows)
-        return xp.concatenate([self.engine.param_vjp(self.fun, self.params, x[s : s + rows])[0] for s in starts])
+        tiles = slices(len(x), rows)
+        return xp.concatenate([self.engine.param_vjp(self.fun, self.params, x[tile])[0] for tile in tiles])
 
     def tile_sizes(self, k: int, max_memory: int | None) -> tuple[int, int]:
         """Samples of a tile, and numbers that the sketch of one array may hold beside."""
