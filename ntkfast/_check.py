@@ -19,6 +19,7 @@ __all__ = [
     "check_choice",
     "check_cotangent",
     "check_finite",
+    "check_images",
     "check_int",
     "check_matrix",
     "check_pair",
@@ -64,6 +65,40 @@ def check_matrix(x: Array, name: str, *, columns: int | None = None) -> tuple[Ar
         raise ValueError(f"expected {name} of shape {wanted}, got {x.shape}")
     if x.size == 0:
         raise ValueError(f"expected {name} with at least one row and one column, got shape {x.shape}")
+    check_finite(x, name)
+    return backend.xp.ascontiguousarray(x), backend
+
+
+def check_images(x: Array, name: str, shape: tuple[int, int, int] | None = None) -> tuple[Array, Backend]:
+    """Check images and return them C-contiguous, with their backend.
+
+    Parameters
+    ----------
+    x : array, shape (n, h, w, c), float32 or float64
+        Not empty, finite. Any memory order; a copy is made only where it is not C-contiguous.
+    name : str
+        Name of the argument in error messages.
+    shape : (int, int, int), optional
+        The wanted (h, w, c).
+
+    Returns
+    -------
+    array, Backend
+
+    Raises
+    ------
+    TypeError
+        Not a NumPy or CuPy array, or of a dtype other than float32 and float64.
+    ValueError
+        Wrong number of axes or shape of an image, empty, NaN or inf.
+    """
+    backend = array_backend(x, name)
+    check_dtype(x, name)
+    if x.ndim != 4 or (shape is not None and x.shape[1:] != tuple(shape)):
+        wanted = "height, width, channels" if shape is None else ", ".join(map(str, shape))
+        raise ValueError(f"expected {name} of shape (n, {wanted}), got {x.shape}")
+    if x.size == 0:
+        raise ValueError(f"expected {name} with at least one image, pixel and channel, got shape {x.shape}")
     check_finite(x, name)
     return backend.xp.ascontiguousarray(x), backend
 

@@ -44,6 +44,41 @@ def test_bad_matrix(x, error, message):
         _check.check_matrix(x, "x", columns=2)
 
 
+IMAGES = np.arange(36.0).reshape(2, 3, 2, 3)
+
+
+@pytest.mark.parametrize("x", [IMAGES, IMAGES.astype(np.float32), IMAGES[:, :, ::-1], IMAGES[:1]])
+@pytest.mark.parametrize("shape", [None, (3, 2, 3), [3, 2, 3]])
+def test_images_come_back_contiguous_and_equal(x, shape):
+    checked, backend = _check.check_images(x, "x", shape)
+    assert checked.flags.c_contiguous
+    assert checked.dtype == x.dtype
+    assert backend.name == "numpy"
+    np.testing.assert_array_equal(checked, x)
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        ([[[[1.0]]]], TypeError, "expected x to be a NumPy or CuPy array, got list"),
+        (IMAGES.astype(np.uint8), TypeError, "float32 or float64, got uint8; convert it with x.astype"),
+        (IMAGES[0], ValueError, r"x of shape \(n, height, width, channels\), got \(3, 2, 3\)"),
+        (IMAGES.reshape(2, -1), ValueError, r"got \(2, 18\)"),
+        (IMAGES[:0], ValueError, r"at least one image, pixel and channel, got shape \(0, 3, 2, 3\)"),
+        (IMAGES[..., :0], ValueError, r"got shape \(2, 3, 2, 0\)"),
+        (np.where(IMAGES == 20, np.nan, IMAGES), ValueError, r"nan at index \(1, 0, 0, 2\)"),
+    ],
+)
+def test_bad_images(x, error, message):
+    with pytest.raises(error, match=message):
+        _check.check_images(x, "x")
+
+
+def test_images_of_another_shape():
+    with pytest.raises(ValueError, match=r"expected x of shape \(n, 3, 3, 3\), got \(2, 3, 2, 3\)"):
+        _check.check_images(IMAGES, "x", (3, 3, 3))
+
+
 def test_finite_entries_whose_sum_overflows_are_fine():
     _check.check_finite(np.full((2, 2), 1e308), "x")
 
