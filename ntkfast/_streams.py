@@ -38,6 +38,8 @@ class Stream(enum.IntEnum):
     NTK_SKETCH = 66
     POLYNOMIAL_SKETCH = 67
     PIVOTS = 68
+    CNTK_SKETCH = 69
+    CNTK_RANDOM_FEATURES = 70
     ONE_PASS = 80
     GRAM_ROWS = 96
     WIDTH_TRIALS = 97
