@@ -81,9 +81,9 @@ def _correlate_tiles(x: Array, found: Window, matrices: Array, groups: int, out:
     for samples, part in _chunks(n, rows, 16 * columns * groups * (i + o) * x.itemsize, backend):
         target = out[samples, 2 * part.start : 2 * part.stop]
         tiles = (4, 4, samples.stop - samples.start, part.stop - part.start, columns)
-        before = (found.before[0] - 2 * part.start, found.before[1])
+        image, here = _unrolled(x[samples], found.rows(2 * part.start, 2 * part.start + target.shape[1]))
         read, made = xp.empty((*tiles, groups * i), x.dtype), xp.empty((*tiles, groups * o), x.dtype)
-        backend.launch(winograd.tiles, x[samples], before, read)
+        backend.launch(winograd.tiles, image, here.before, read)
         xp.matmul(read.reshape(16, -1, i), weights, out=made.reshape(16, -1, o))
         backend.launch(winograd.results, made, target)
 
@@ -108,7 +108,7 @@ def multiply_groups(rows: Array, matrices: Array, out: Array) -> None:
 def make_patches(x: Array, found: Window) -> Array:
     """Patches of (n, h, w, groups, i): (n, rows, columns, groups, *kernel, i)."""
     backend = get_backend(x)
-    x = backend.xp.ascontiguousarray(x)
+    x, found = _unrolled(backend.xp.ascontiguousarray(x), found)
     if found.is_pointwise:
         return x
     out = backend.xp.empty((x.shape[0], *found.places, x.shape[3], *found.kernel, x.shape[4]), x.dtype)
@@ -122,7 +122,26 @@ def scatter(col: Array, found: Window, groups: int, out: Array) -> None:
     channels = math.prod(out.shape[1:]) // (math.prod(found.size) * groups)
     col = backend.xp.ascontiguousarray(col).reshape(n, *found.places, groups, *found.kernel, channels)
     out = out.reshape(n, *found.size, groups, channels)
-    backend.launch(patches.col2im, col, found.stride, found.dilation, found.before, out)
+    if not found.is_circular:
+        backend.launch(patches.col2im, col, found.stride, found.dilation, found.before, out)
+        return
+    flat = found.unrolled()
+    image = backend.xp.empty((n, *flat.size, groups, channels), out.dtype)
+    backend.launch(patches.col2im, col, flat.stride, flat.dilation, flat.before, image)
+    out[:] = 0
+    for pixels, places in found.blocks():
+        out[(slice(None), *pixels)] += image[(slice(None), *places)]
+
+
+def _unrolled(x: Array, found: Window) -> tuple[Array, Window]:
+    """Images (n, h, w, ...) and a window without wrapping, which makes the same patches."""
+    if not found.is_circular:
+        return x, found
+    flat = found.unrolled()
+    out = get_backend(x).xp.empty((x.shape[0], *flat.size, *x.shape[3:]), x.dtype)
+    for pixels, places in found.blocks():
+        out[(slice(None), *places)] = x[(slice(None), *pixels)]
+    return out, flat
 
 
 def sample_chunks(n: int, bytes_per_sample: int, backend: Backend) -> Iterator[slice]:

@@ -4,7 +4,8 @@
 
 Letters: n samples, p places of the output (t of them), ab taps of the kernel, k cotangents or tangents; i input and o
 output channels of one of g groups. Images are (n, h, w, g i); a weight is (height, width, i, g o). pixel(p, ab) is
-place times stride plus tap times dilation minus padding; zeros are outside of the image.
+place times stride plus tap times dilation minus padding; zeros are outside of the image, or, with circular padding,
+the image again.
 
 The Jacobian of W under a cotangent delta is scale (patches of x) (x) delta. Patches are not kept: the factors hold x
 and make the patches of the samples that are asked for. How the products are made is in _correlation.py.
@@ -54,7 +55,7 @@ class _Convolution(Affine):
             channels=check_int(self.channels, "channels", minimum=1),
             kernel_size=as_sizes(self.kernel_size, "kernel_size", self.axes),
             stride=as_sizes(self.stride, "stride", self.axes),
-            padding=as_padding(self.padding, self.axes),
+            padding=as_padding(self.padding, self.axes, ("SAME", "VALID", "CIRCULAR")),
             dilation=as_sizes(self.dilation, "dilation", self.axes),
             groups=check_int(self.groups, "groups", minimum=1),
         )
@@ -222,9 +223,11 @@ class Conv2d(_Convolution):
         Output channels.
     kernel_size : int or (int, int)
     stride, dilation : int or (int, int)
-    padding : {"SAME", "VALID"}, int, or ((top, bottom), (left, right))
+    padding : {"SAME", "VALID", "CIRCULAR"}, int, or ((top, bottom), (left, right))
         Zeros around the image. "SAME": the output has ceil(size / stride) pixels, and the odd row or column of
-        padding comes after.
+        padding comes after. "CIRCULAR": places and output of "SAME", but around the image is the image again (pixels
+        modulo its size), so that shifting the input round by a stride shifts the output round by one pixel; takes
+        images whose size is a multiple of the stride and not below that of the kernel with its dilation.
     groups : int
         Channels are cut into groups that do not meet; as many groups as input channels is a depthwise convolution.
         Output channels are group by group.
@@ -272,7 +275,7 @@ class Conv1d(_Convolution):
     Parameters
     ----------
     channels, kernel_size, stride, dilation, groups : int
-    padding : {"SAME", "VALID"}, int, or (before, after)
+    padding : {"SAME", "VALID", "CIRCULAR"}, int, or (before, after)
     W_std, b_std, bias, parameterization
         As in `Conv2d`.
 

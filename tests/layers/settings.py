@@ -58,6 +58,7 @@ CONVOLUTIONS = [
     (Conv1d(3, 3), (7, 2)),
     (Conv1d(4, 2, stride=2, padding="VALID", groups=2, b_std=0.3), (7, 4)),
     (Conv1d(4, 3, dilation=2, padding=2, groups=4, parameterization="standard", bias=True), (6, 4)),
+    (Conv1d(4, 4, stride=2, padding="CIRCULAR", b_std=0.3), (6, 2)),
     (Conv2d(3, 3), (4, 5, 2)),
     (Conv2d(3, 3, stride=2, b_std=0.3), (5, 6, 2)),
     (Conv2d(3, (2, 3), padding="VALID", b_std=0.3), (4, 5, 2)),
@@ -69,6 +70,8 @@ CONVOLUTIONS = [
     (Conv2d(3, 1), (3, 4, 5)),
     (Conv2d(3, 1, stride=2, b_std=0.3), (3, 4, 5)),
     (Conv2d(2, (3, 4), padding="VALID"), (3, 4, 2)),
+    (Conv2d(3, 3, padding="CIRCULAR"), (4, 3, 2)),
+    (Conv2d(4, (3, 2), padding="CIRCULAR", stride=(2, 1), dilation=(1, 2), groups=2, b_std=0.3), (4, 5, 4)),
 ]
 
 POOLS = [

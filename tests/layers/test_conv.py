@@ -32,6 +32,20 @@ SETTINGS = {
     "winograd": ((7, 6, 17), {"channels": 16, "kernel_size": 3}),
     "winograd-explicit": ((8, 5, 16), {"channels": 17, "kernel_size": 3, "padding": ((0, 1), (3, 0))}),
     "winograd-valid": ((8, 7, 16), {"channels": 16, "kernel_size": 3, "padding": "VALID"}),
+    "circular": ((6, 5, 3), {"channels": 4, "kernel_size": 3, "padding": "CIRCULAR"}),
+    "circular-even": ((4, 6, 3), {"channels": 4, "kernel_size": (4, 2), "padding": "CIRCULAR"}),
+    "circular-stride": ((6, 8, 2), {"channels": 3, "kernel_size": (3, 5), "stride": (2, 4), "padding": "CIRCULAR"}),
+    "circular-dilation": ((5, 6, 2), {"channels": 3, "kernel_size": 3, "dilation": (2, 1), "padding": "CIRCULAR"}),
+    "circular-beyond-kernel": (
+        (6, 6, 2),
+        {"channels": 3, "kernel_size": (3, 2), "stride": (1, 3), "padding": "CIRCULAR"},
+    ),
+    "circular-pointwise": ((4, 6, 3), {"channels": 4, "kernel_size": 1, "stride": (2, 1), "padding": "CIRCULAR"}),
+    "circular-depthwise": (
+        (6, 4, 4),
+        {"channels": 8, "kernel_size": 3, "stride": 2, "groups": 4, "padding": "CIRCULAR"},
+    ),
+    "circular-winograd": ((7, 6, 17), {"channels": 16, "kernel_size": 3, "padding": "CIRCULAR"}),
     "depthwise-twofold": ((6, 5, 4), {"channels": 8, "kernel_size": 3, "groups": 4, "dilation": 2}),
 }
 all_settings = pytest.mark.parametrize(("shape", "keywords"), SETTINGS.values(), ids=SETTINGS)
@@ -70,7 +84,8 @@ def _loops(layer, params, x):
     """The definition."""
     weight, g = params["weight"], layer.groups
     kh, kw, i, channels = weight.shape
-    padded = np.pad(x, [(0, 0), *_sides(layer, x.shape[1:3]), (0, 0)])
+    mode = "wrap" if layer.padding == "CIRCULAR" else "constant"
+    padded = np.pad(x, [(0, 0), *_sides(layer, x.shape[1:3]), (0, 0)], mode=mode)
     (t, u), (d, e) = layer.stride, layer.dilation
     rows = (padded.shape[1] - (kh - 1) * d - 1) // t + 1
     columns = (padded.shape[2] - (kw - 1) * e - 1) // u + 1
@@ -101,7 +116,8 @@ def test_forward_is_that_of_torch(shape, keywords):
     layer, params = _layer(shape, keywords, parameterization="standard")
     x = _random(N, *shape)
     (top, bottom), (left, right) = _sides(layer, shape)
-    image = torch.nn.functional.pad(torch.tensor(x).permute(0, 3, 1, 2), (left, right, top, bottom))
+    mode = "circular" if layer.padding == "CIRCULAR" else "constant"
+    image = torch.nn.functional.pad(torch.tensor(x).permute(0, 3, 1, 2), (left, right, top, bottom), mode=mode)
     weight = torch.tensor(params["weight"]).permute(3, 2, 0, 1)
     settings = {"stride": layer.stride, "dilation": layer.dilation, "groups": layer.groups}
     expected = torch.nn.functional.conv2d(image, weight, torch.tensor(params["bias"]), **settings)
@@ -274,7 +290,50 @@ def test_float32_agrees_with_float64(shape, keywords):
         assert_close(got, expected, tol("float32", 100))
 
 
-@pytest.mark.parametrize("setting", ["same", "same-stride-odd", "groups", "depthwise", "pointwise", "winograd"])
+circular_settings = pytest.mark.parametrize("setting", [name for name in SETTINGS if name.startswith("circular")])
+
+
+@circular_settings
+def test_circular_padding_is_that_of_an_image_which_is_padded_with_itself(setting):
+    """Forward, jvp and factors by a layer without padding; vjp and act_vjp are their adjoints (above)."""
+    shape, keywords = SETTINGS[setting]
+    layer, params = _layer(shape, keywords)
+    plain, _ = _layer(shape, keywords | {"padding": "VALID"})
+    x, tangent = _random(N, *shape), _random(N, *shape[:-1], K, shape[-1], seed=1)
+    sides = [(0, 0), *_sides(layer, shape), (0, 0)]
+    y, saved = layer.forward(params, x)
+    expected, kept = plain.forward(params, np.pad(x, sides, mode="wrap"))
+    np.testing.assert_array_equal(y, expected)
+    padded = np.pad(tangent, [*sides, (0, 0)], mode="wrap")
+    np.testing.assert_array_equal(layer.jvp(params, saved, tangent), plain.jvp(params, kept, padded))
+    ct = Cotangent(_random(*y.shape[:-1], K, y.shape[-1], seed=2))
+    found, wanted = layer.factors(params, saved, ct), plain.factors(params, kept, ct)
+    for name in found:
+        np.testing.assert_array_equal(found[name].jacobian(), wanted[name].jacobian())
+
+
+@circular_settings
+def test_circular_convolution_commutes_with_shifts(setting):
+    """Shifting by strides shifts the result by pixels."""
+    shape, keywords = SETTINGS[setting]
+    layer, params = _layer(shape, keywords)
+    x = _random(N, *shape)
+    shifted = np.roll(x, np.multiply(layer.stride, (1, -2)), axis=(1, 2))
+    y, saved = layer.forward(params, x)
+    y_of_shifted, saved_of_shifted = layer.forward(params, shifted)
+    assert_close(y_of_shifted, np.roll(y, (1, -2), axis=(1, 2)), 1e-14)
+    ct = _random(*y.shape[:-1], K, y.shape[-1], seed=2)
+    pulled = layer.vjp(params, saved, Cotangent(ct)).dense(N, shape[:-1])
+    ct_shifted = Cotangent(np.roll(ct, (1, -2), axis=(1, 2)))
+    pulled_of_shifted = layer.vjp(params, saved_of_shifted, ct_shifted).dense(N, shape[:-1])
+    assert_close(pulled_of_shifted, np.roll(pulled, np.multiply(layer.stride, (1, -2)), axis=(1, 2)), 1e-13)
+
+
+BACKEND_SETTINGS = ["same", "same-stride-odd", "groups", "depthwise", "pointwise", "winograd"]
+BACKEND_SETTINGS += ["circular", "circular-stride", "circular-winograd"]
+
+
+@pytest.mark.parametrize("setting", BACKEND_SETTINGS)
 def test_every_backend_agrees(backend, setting):
     shape, keywords = SETTINGS[setting]
     layer, params = _layer(shape, keywords)
@@ -370,11 +429,15 @@ def test_pointwise_convolution_is_a_dense_layer():
         {"kernel_size": 3, "dilation": 2, "groups": 2},
         {"kernel_size": 3, "padding": (2, 0)},
         {"kernel_size": 2, "padding": "VALID"},
+        {"kernel_size": 4, "stride": 3, "padding": "CIRCULAR"},
     ],
 )
 def test_conv1d_is_conv2d_on_one_row(keywords):
     line = Conv1d(4, **keywords, b_std=0.3)
-    wide = {key: ((0, 0), value) if key == "padding" and value != "VALID" else value for key, value in keywords.items()}
+    wide = {
+        key: ((0, 0), value) if key == "padding" and not isinstance(value, str) else value
+        for key, value in keywords.items()
+    }
     for key in ("kernel_size", "stride", "dilation"):
         wide[key] = (1, wide.get(key, 1))
     image = Conv2d(4, **wide, b_std=0.3)
@@ -435,6 +498,9 @@ def test_settings_that_make_no_sense_are_refused(arguments, keywords, message):
         (Conv1d(4, 3), (8, 8, 3), r"samples of shape \(length, channels\) for Conv1d, got \(8, 8, 3\)"),
         (Conv2d(4, 5, padding="VALID"), (8, 4, 3), "images of at least 5 pixels along spatial axis 1.*got 4"),
         (Conv2d(4, 3, dilation=3, padding=1), (4, 9, 3), "images of at least 5 pixels along spatial axis 0.*got 4"),
+        (Conv2d(4, 3, stride=2, padding="CIRCULAR"), (8, 9, 3), "multiple of 2 pixels along spatial axis 1.*got 9"),
+        (Conv2d(4, 3, dilation=2, padding="CIRCULAR"), (4, 9, 3), "at least 5 pixels along spatial axis 0.*got 4"),
+        (Conv1d(4, 4, padding="CIRCULAR"), (3, 2), "at least 4 pixels along spatial axis 0.*circular padding.*got 3"),
         (Conv2d(4, 3, groups=2), (8, 8, 3), "input channels divisible by groups = 2, got 3"),
     ],
 )

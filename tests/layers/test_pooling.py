@@ -232,6 +232,7 @@ def test_float32_stays_float32(pool, image, keywords):
         ({"size": (2, 2, 2)}, "size to be an integer or 2 of them"),
         ({"size": 2, "stride": 0}, "stride to be at least 1, got 0"),
         ({"size": 2, "padding": "FULL"}, "padding to be 'SAME', 'VALID'.*got 'FULL'"),
+        ({"size": 2, "padding": "CIRCULAR"}, "padding to be 'SAME', 'VALID', an integer.*got 'CIRCULAR'"),
         ({"size": 2, "padding": 2}, r"padding less than the size \(2, 2\)"),
     ],
 )
