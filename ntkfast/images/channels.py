@@ -174,12 +174,12 @@ def normalize(x: Array) -> Array:
 
     Notes
     -----
-    What Shankar et al. (2020) and Nguyen et al. (2021) do to images before `zca`, up to a common factor, which the
-    whitening takes out again. It drops brightness and contrast of an image and has no inverse.
+    Contrast normalization, common before `zca`, which takes a factor that all images share (mean square 1, or norm 1)
+    out again. It drops brightness and contrast of an image and has no inverse.
 
     References
     ----------
-    Shankar, Fang, Guo, Fridovich-Keil, Schmidt, Ragan-Kelley, Recht. Neural kernels without tangents. ICML 2020.
+    Coates, Ng, Lee. An analysis of single-layer networks in unsupervised feature learning. AISTATS 2011.
 
     Examples
     --------

@@ -95,8 +95,9 @@ def flip_augmented(kernel: Kernel, x1: Array, x2: Array | None = None, *, invari
         Default: x1.
     invariant : bool
         Whether flipping both images does not change k, which takes two evaluations in place of four (three for one
-        set of images). True for convolutional networks whose windows are symmetric: kernels of odd size, with stride
-        1 or without padding to one side alone. Pass False otherwise.
+        set of images). True for convolutional networks whose windows lie on the image as in a mirror: kernels of odd
+        size with stride 1, and pooling over windows that cover all columns. Not so for even kernels with padding
+        "SAME", strides that leave columns out or take padding on one side, and explicit padding of unequal sides.
 
     Returns
     -------
