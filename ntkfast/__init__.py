@@ -3,6 +3,8 @@
 The parts, each with its own documentation:
 
 - `ntkfast.analytic`: exact kernels of infinitely wide networks, and their gradients;
+- `ntkfast.convolutional`: the same of convolutional networks (CNTK, CNN-GP), and published architectures;
+- `ntkfast.images`: standardization, whitening and flips of images;
 - `ntkfast.empirical`: the kernel of a finite network, its gradients, operators and linear models;
 - `ntkfast.layers`: networks with hand-derived derivatives;
 - `ntkfast.autodiff`: engines that differentiate other functions;
@@ -16,9 +18,23 @@ The parts, each with its own documentation:
 - `ntkfast.testing`: conformance checks for layers and engines, imported on request.
 """
 
-from . import analytic, autodiff, empirical, features, layers, projection, regression, sketch, spectrum, zonal
+from . import (
+    analytic,
+    autodiff,
+    convolutional,
+    empirical,
+    features,
+    images,
+    layers,
+    projection,
+    regression,
+    sketch,
+    spectrum,
+    zonal,
+)
 from .analytic import KernelPair, nngp, nngp_and_ntk, ntk, ntk_hyperparameter_gradient, ntk_vjp
 from .backends import Backend, available_backends, get_backend
+from .convolutional import cntk
 from .empirical import empirical_ntk, empirical_ntk_vjp, layer_ntks, linearize, ntk_operator, trainability
 from .features import OnePassFeatures
 from .projection import project_jacobian
@@ -33,11 +49,14 @@ __all__ = [
     "analytic",
     "autodiff",
     "available_backends",
+    "cntk",
+    "convolutional",
     "empirical",
     "empirical_ntk",
     "empirical_ntk_vjp",
     "features",
     "get_backend",
+    "images",
     "layer_ntks",
     "layers",
     "linearize",

@@ -11,7 +11,7 @@ import pytest
 import ntkfast
 
 PARTS = (
-    *("analytic", "autodiff", "empirical", "features", "layers"),
+    *("analytic", "autodiff", "convolutional", "empirical", "features", "images", "layers"),
     *("projection", "regression", "sketch", "spectrum", "testing", "zonal"),
 )
 MODULES = ["ntkfast", *(f"ntkfast.{part}" for part in PARTS)]

@@ -52,10 +52,10 @@ import enum
 import math
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads, njit
 
 from ._arcsine import arcsine
-from ._kernel import FASTMATH, Kernel, cpu_jit, exact, shared
+from ._kernel import FASTMATH, Kernel, exact, in_threads, rows_jit, shared
 
 __all__ = ["Boundary", "Code", "record", "walk"]
 
@@ -160,7 +160,20 @@ def _start(images1, images2, k_in, theta_in, pairs):
 
 
 def _reference(
-    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary, k_out, theta_out
+    images1,
+    images2,
+    k_in,
+    theta_in,
+    tables1,
+    tables2,
+    pairs,
+    program,
+    constants,
+    frame,
+    limits,
+    boundary,
+    k_out,
+    theta_out,
 ):
     """Take all pairs through a stage; see the module's docstring."""
     k, theta = _start(images1, images2, k_in, theta_in, pairs)
@@ -168,7 +181,9 @@ def _reference(
     k, theta = _run_reference(k, theta, tables, program, constants, bool(frame[3]))
     kind, *window = boundary
     if kind == Boundary.SUM:
-        k_out[..., 0, 0], theta_out[..., 0, 0] = (_plane_sums(_as_planes(a), frame, limits, k_out.shape) for a in (k, theta))
+        k_out[..., 0, 0], theta_out[..., 0, 0] = (
+            _plane_sums(_as_planes(a), frame, limits, k_out.shape) for a in (k, theta)
+        )
         return
     if kind == Boundary.POOL:
         k, theta = _pool_reference(k, window, k_out.shape), _pool_reference(theta, window, k_out.shape)
@@ -234,6 +249,7 @@ def _record_reference(images, k_in, program, constants, frame, tables):
 # signed index may count from the end, which no loop with vectors can.
 
 _RUN = 64
+_TASK = 2**14  # entries that a task is worth, for `in_threads`
 _row = njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True)
 _reordered = njit(fastmath={*FASTMATH, "reassoc"}, error_model="numpy", nogil=True)
 _u = np.uint64
@@ -627,12 +643,8 @@ def _pool(planes, geometry, wanted, limits, boundary, k_out, theta_out):
                         row = th * r + u - top
                         if lo <= row < hi:
                             _add_row(planes, z, origin + (row - first) * width, z + 2, origin, width)
-                _pool_columns(
-                    planes, 2, origin, w, d, gap, wanted, limits, boundary, scale, k_out[r, r + target]
-                )
-                _pool_columns(
-                    planes, 3, origin, w, d, gap, wanted, limits, boundary, scale, theta_out[r, r + target]
-                )
+                _pool_columns(planes, 2, origin, w, d, gap, wanted, limits, boundary, scale, k_out[r, r + target])
+                _pool_columns(planes, 3, origin, w, d, gap, wanted, limits, boundary, scale, theta_out[r, r + target])
 
 
 @_row
@@ -809,37 +821,47 @@ def _walk_pair(
             _finish(planes, geometry, rows * width, wanted, limits, boundary, affine, k_out, theta_out)
 
 
-@cpu_jit
-def _walk_kernel(
-    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
+@rows_jit
+def _walk_rows(
+    start, stop, images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
     sizes, shape, high, low, units, k_out, theta_out,
 ):  # fmt: skip
-    n_workers, n_chunks, across, rows, n_sides = sizes
-    length = shape[3]
-    for worker in prange(n_workers):
-        planes = np.zeros((rows, length), constants.dtype)
-        sides = np.zeros((n_sides, length), constants.dtype)
-        for task in range(worker, len(pairs) * n_chunks, n_workers):
-            pair, chunk = task // n_chunks, task % n_chunks
-            i, j = pairs[pair, 0], pairs[pair, 1]
-            wanted = across * chunk // n_chunks, across * (chunk + 1) // n_chunks
-            _walk_pair(
-                images1[i], images2[j], k_in, theta_in, tables1[i], tables2[j], pair, planes, sides,
-                program, constants, frame, shape, wanted, limits, boundary, high, low, units,
-                k_out[pair], theta_out[pair],
-            )  # fmt: skip
+    n_chunks, across, rows, n_sides = sizes
+    planes = np.zeros((rows, shape[3]), constants.dtype)
+    sides = np.zeros((n_sides, shape[3]), constants.dtype)
+    for task in range(start, stop):
+        pair, chunk = task // n_chunks, task % n_chunks
+        i, j = pairs[pair, 0], pairs[pair, 1]
+        wanted = across * chunk // n_chunks, across * (chunk + 1) // n_chunks
+        _walk_pair(
+            images1[i], images2[j], k_in, theta_in, tables1[i], tables2[j], pair, planes, sides, program, constants,
+            frame, shape, wanted, limits, boundary, high, low, units, k_out[pair], theta_out[pair],
+        )  # fmt: skip
 
 
 def _cpu(
-    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary, k_out, theta_out
+    images1,
+    images2,
+    k_in,
+    theta_in,
+    tables1,
+    tables2,
+    pairs,
+    program,
+    constants,
+    frame,
+    limits,
+    boundary,
+    k_out,
+    theta_out,
 ):
     h, w = images1.shape[2:]
     across = k_out.shape[3] if boundary[0] == Boundary.POOL else w
-    n_workers = get_num_threads()
-    n_chunks = max(1, min(across, 4 * n_workers // max(1, len(pairs))))
-    sizes = n_workers, n_chunks, across, *_scratch(program, images1.shape[1] + 2 * tables1.shape[1])
-    _walk_kernel(
-        images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
+    n_chunks = max(1, min(across, 4 * get_num_threads() // max(1, len(pairs))))
+    sizes = n_chunks, across, *_scratch(program, images1.shape[1] + 2 * tables1.shape[1])
+    n_tasks = len(pairs) * n_chunks
+    in_threads(
+        _walk_rows, n_tasks, n_tasks * _TASK, images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
         sizes, _shape(frame, h, w), *arcsine(constants.dtype), _units(constants.dtype), k_out, theta_out,
     )  # fmt: skip
 
@@ -854,42 +876,46 @@ def _units(dtype):
     return dtype.type(0), dtype.type(1), dtype.type(math.pi / 2)
 
 
-@cpu_jit
-def _record_kernel(images, k_in, program, constants, frame, sizes, shape, high, low, units, tables):
-    n_workers, rows, n_sides = sizes
+@rows_jit
+def _record_rows(start, stop, images, k_in, program, constants, frame, sizes, shape, high, low, units, tables):
+    rows, n_sides = sizes
     width, gap, origin, length = shape
     h, w = tables.shape[3:]
     channels, n_tables = images.shape[1], tables.shape[1]
     per_side = channels + 2 * n_tables
     layout = per_side, channels, w, width, frame[1], frame[3]
-    for worker in prange(n_workers):
-        planes = np.zeros((rows, length), constants.dtype)
-        sides = np.zeros((n_sides, length), constants.dtype)
-        _write_mask(sides[2 * per_side], w, 0, gap, width)
-        for i in range(worker, len(tables), n_workers):
-            for j in range(channels):
-                _fold(images[i, j], sides[j], w, 0, 0, gap, width, 1)
-                _fold(images[i, j], sides[per_side + j], w, 0, 0, gap, width, 1)
-            place, geometry = (origin, h, 0, 0), (origin, width, gap, frame[3], h, w, 0, 0)
-            _begin(planes, sides, k_in, k_in, i, layout, place, geometry)
-            _run(planes, sides, program, constants, layout, place, high, low, units, True)
-            for a in range(n_tables):
-                for part in range(2):
-                    row = sides[channels + 2 * a + part]
-                    for r in range(h):
-                        tables[i, a, part, r] = row[r * width : r * width + w]
+    planes = np.zeros((rows, length), constants.dtype)
+    sides = np.zeros((n_sides, length), constants.dtype)
+    _write_mask(sides[2 * per_side], w, 0, gap, width)
+    for i in range(start, stop):
+        for j in range(channels):
+            _fold(images[i, j], sides[j], w, 0, 0, gap, width, 1)
+            _fold(images[i, j], sides[per_side + j], w, 0, 0, gap, width, 1)
+        place, geometry = (origin, h, 0, 0), (origin, width, gap, frame[3], h, w, 0, 0)
+        _begin(planes, sides, k_in, k_in, i, layout, place, geometry)
+        _run(planes, sides, program, constants, layout, place, high, low, units, True)
+        for a in range(n_tables):
+            for part in range(2):
+                row = sides[channels + 2 * a + part]
+                for r in range(h):
+                    tables[i, a, part, r] = row[r * width : r * width + w]
 
 
 def _record_cpu(images, k_in, program, constants, frame, tables):
-    sizes = get_num_threads(), *_scratch(program, images.shape[1] + 2 * tables.shape[1])
-    _record_kernel(
-        images, k_in, program, constants, frame, sizes, _shape(frame, *tables.shape[3:]),
+    sizes = _scratch(program, images.shape[1] + 2 * tables.shape[1])
+    in_threads(
+        _record_rows, len(tables), len(tables) * _TASK, images, k_in, program, constants, frame, sizes, _shape(frame, *tables.shape[3:]),
         *arcsine(constants.dtype), _units(constants.dtype), tables,
     )  # fmt: skip
 
 
-def _cuda(*_, stream=0): raise NotImplementedError
-def _record_cuda(*_, stream=0): raise NotImplementedError
+def _cuda(*_, stream=0):
+    raise NotImplementedError
+
+
+def _record_cuda(*_, stream=0):
+    raise NotImplementedError
+
 
 walk = Kernel("displacement.walk", _reference, _cpu, _cuda)
 record = Kernel("displacement.record", _record_reference, _record_cpu, _record_cuda)

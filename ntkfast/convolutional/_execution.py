@@ -1,0 +1,244 @@
+"""Plans on arrays: variances of images at every activation, then kernels of pairs of images, stage by stage."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+from .._typing import Array
+from ..backends import Backend
+from ..kernels import displacement as kernels
+from ..kernels.displacement import Boundary
+from .architecture import NOWHERE, Box, Fork, Plan, Stage
+
+__all__ = ["Side", "State", "Tables", "boxes", "evaluate", "pair_bytes", "prepare", "side_bytes"]
+
+# Variances of all activations of a plan, one entry per node: (n, l, 2, h, w), or those of both branches.
+Tables: TypeAlias = tuple[Any, ...]
+
+Boxes: TypeAlias = tuple[Any, ...]  # of every node's results, one entry per node
+
+
+class Side(NamedTuple):
+    """A block of images, (n, c, h, w) divided by sqrt(c), and their tables."""
+
+    images: Array
+    tables: Tables
+
+
+class State(NamedTuple):
+    """K and Theta of all pairs of pixels, (b, h, h, w, w); see `ntkfast.kernels.displacement`."""
+
+    k: Array
+    theta: Array
+
+
+def boxes(plan: Plan, wanted: Box) -> tuple[Boxes, Box]:
+    """Displacements that every node has to give for results within `wanted`, and those of the plan's input."""
+    found: list[Any] = []
+    for node in reversed(plan):
+        if isinstance(node, Stage):
+            found.append(node.limits(wanted))
+            wanted = node.needs(wanted)
+        else:
+            parts = [boxes(branch, wanted) for branch in node.branches]
+            found.append((wanted, parts[0][0], parts[1][0]))
+            wanted = _union(parts[0][1], parts[1][1])
+    return tuple(reversed(found)), wanted
+
+
+def _union(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), max(a[3], b[3])
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrays:
+    """What the kernels take of a stage, on a backend and in a dtype."""
+
+    program: Array
+    constants: Array
+
+
+def _arrays(stage: Stage, backend: Backend, dtype: Any) -> _Arrays:
+    xp = backend.xp
+    program = xp.asarray([op.row for op in stage.ops], dtype="int32").reshape(-1, 6)
+    constants = xp.asarray([op.constants for op in stage.ops] + [stage.ending], dtype=dtype)
+    return _Arrays(program, constants)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def prepare(plan: Plan, images: Array, backend: Backend) -> Side:
+    """Tables of a block of images (n, c, h, w): K of every image with itself, before every activation."""
+    tables, _ = _record(plan, NOWHERE, images, None, backend, needs_state=False)
+    return Side(images, tables)
+
+
+def _record(
+    plan: Plan, wanted: Box, images: Array, state: State | None, backend: Backend, *, needs_state: bool
+) -> tuple[Tables, State | None]:
+    """Tables of a plan, and the state behind it if that is needed.
+
+    Pairs of an image with itself are walked no farther than to the last activation, and only for the displacements
+    that its variances depend on.
+    """
+    last = len(plan) if needs_state else max((i for i, node in enumerate(plan) if _table_size((node,))), default=0)
+    limits, _ = boxes(plan[:last], wanted)
+    tables: list[Any] = []
+    for i, node in enumerate(plan):
+        walks = i < last
+        if isinstance(node, Fork):
+            box = limits[i][0] if walks else NOWHERE
+            found, state = _record_fork(node, box, images, state, backend, walks)
+        else:
+            found = _record_stage(node, images, state, backend)
+            if walks:
+                side = Side(images, (found,))
+                state = _walk(node, limits[i], side, side, found, found, _self_pairs(images, backend), state, backend)
+        tables.append(found)
+    return tuple(tables), state
+
+
+def _record_fork(
+    fork: Fork, wanted: Box, images: Array, state: State | None, backend: Backend, needs_state: bool
+) -> tuple[Tables, State | None]:
+    (first, a), (second, b) = (
+        _record(branch, wanted, images, state, backend, needs_state=needs_state) for branch in fork.branches
+    )
+    if not needs_state:
+        return (first, second), state
+    assert a is not None
+    assert b is not None
+    return (first, second), State(a.k + b.k, a.theta + b.theta)
+
+
+def _record_stage(stage: Stage, images: Array, state: State | None, backend: Backend) -> Array:
+    xp = backend.xp
+    tables = xp.empty((len(images), stage.n_tables, 2, *stage.size), images.dtype)
+    if stage.n_tables:
+        arrays = _arrays(stage, backend, images.dtype)
+        given, k, _ = _inputs(stage, images, state, xp)
+        backend.launch(kernels.record, given, k, arrays.program, arrays.constants, stage.frame, tables)
+    return tables
+
+
+def _self_pairs(images: Array, backend: Backend) -> Array:
+    index = backend.xp.arange(len(images), dtype="int32")
+    return backend.xp.stack([index, index], axis=1)
+
+
+def _inputs(stage: Stage, images: Array, state: State | None, xp: Any) -> tuple[Array, Array, Array]:
+    """Images, K and Theta at the start of a stage, those that are not used with an empty axis."""
+    h, w = stage.size
+    if state is None:
+        empty = xp.empty((0, h, h, w, w), images.dtype)
+        return images, empty, empty
+    return xp.empty((len(images), 0, h, w), images.dtype), state.k, state.theta
+
+
+# --- pairs of images ------------------------------------------------------------------------------
+
+
+def evaluate(plan: Plan, first: Side, second: Side, pairs: Array, backend: Backend) -> State:
+    """K and Theta (b,) of pairs of images, `pairs` (b, 2) being their numbers in either side."""
+    wanted, _ = boxes(plan, NOWHERE)
+    tables = first.tables, second.tables
+    state = _run(plan, wanted, first, second, tables, pairs, None, backend)
+    return State(state.k.reshape(-1), state.theta.reshape(-1))
+
+
+def _run(
+    plan: Plan,
+    wanted: Boxes,
+    first: Side,
+    second: Side,
+    tables: tuple[Tables, Tables],
+    pairs: Array,
+    state: State | None,
+    backend: Backend,
+) -> State:
+    for node, box, own, other in zip(plan, wanted, *tables, strict=True):
+        if isinstance(node, Fork):
+            a, b = (
+                _run(node.branches[i], box[1 + i], first, second, (own[i], other[i]), pairs, state, backend)
+                for i in (0, 1)
+            )
+            state = State(a.k + b.k, a.theta + b.theta)
+        else:
+            state = _walk(node, box, first, second, own, other, pairs, state, backend)
+    assert state is not None
+    return state
+
+
+def _walk(
+    stage: Stage,
+    box: Box,
+    first: Side,
+    second: Side,
+    own: Array,
+    other: Array,
+    pairs: Array,
+    state: State | None,
+    backend: Backend,
+) -> State:
+    """State behind a stage."""
+    xp, dtype = backend.xp, first.images.dtype
+    arrays = _arrays(stage, backend, dtype)
+    images1, k, theta = _inputs(stage, first.images, state, xp)
+    images2, _, _ = _inputs(stage, second.images, state, xp)
+    out = State(*(xp.zeros((len(pairs), *_result_shape(stage, box)), dtype) for _ in range(2)))
+    backend.launch(
+        kernels.walk,
+        *(images1, images2, k, theta, own, other, pairs, arrays.program, arrays.constants),
+        *(stage.frame, box, stage.boundary, *out),
+    )
+    if stage.boundary[0] != Boundary.SUM:
+        return out
+    sums = (a.sum(axis=(1, 2, 3, 4), dtype="float64") / stage.divisor for a in out)
+    return State(*(a.astype(dtype).reshape(-1, 1, 1, 1, 1) for a in sums))
+
+
+def _result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
+    if stage.boundary[0] == Boundary.SUM:
+        return box[1] - box[0] + 1, stage.size[1] if stage.everywhere else 1, 1, 1
+    h, w = stage.out
+    return h, h, w, w
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def pair_bytes(plan: Plan, itemsize: int) -> int:
+    """Most bytes that one pair of images takes between stages."""
+    return itemsize * max(_tensors(plan, 0))
+
+
+def _tensors(plan: Plan, held: int) -> Iterator[int]:
+    """Numbers per pair that are alive while each node runs; `held` beside the plan's own input."""
+    wanted, _ = boxes(plan, NOWHERE)
+    before = 0
+    for node, box in zip(plan, wanted, strict=True):
+        if isinstance(node, Fork):
+            for branch in node.branches:
+                yield from _tensors(branch, held + 2 * before)
+            yield held + 3 * before
+        else:
+            after = 2 * math.prod(_result_shape(node, box))
+            yield held + before + after
+            before = after
+
+
+def side_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int) -> int:
+    """Bytes of one prepared image, its tables included."""
+    return itemsize * (math.prod(in_shape) + _table_size(plan))
+
+
+def _table_size(plan: Plan) -> int:
+    total = 0
+    for node in plan:
+        if isinstance(node, Fork):
+            total += sum(_table_size(branch) for branch in node.branches)
+        else:
+            total += 2 * node.n_tables * math.prod(node.size)
+    return total
