@@ -8,9 +8,10 @@ from .._typing import Array
 from ..backends import Backend
 from ..kernels import philox
 
-__all__ = ["SAMPLINGS", "directions"]
+__all__ = ["FILTERS", "SAMPLINGS", "directions", "filters"]
 
 SAMPLINGS = ("gaussian", "leverage")
+FILTERS = ("gaussian", "orthogonal")
 
 
 def directions(backend: Backend, dtype: Any, shape: tuple[int, int], *, sampling: str, key: int) -> Array:
@@ -35,3 +36,29 @@ def _directions(law: tuple[tuple[int, int], str, int], backend: Backend, dtype: 
     else:
         weights *= math.sqrt(2 / shape[1])
     return (weights,)
+
+
+def filters(backend: Backend, dtype: Any, shape: tuple[int, int], *, sampling: str, key: int) -> Array:
+    """Matrix of `shape` (d, m) with random columns w, scaled so that E (w.x)^2 = |x|^2.
+
+    "gaussian": w is N(0, I). "orthogonal": w is uniform on the sphere of radius sqrt(d), and each d columns in a row
+    are orthogonal to each other, so that their products keep inner products exactly.
+    """
+    return memoised((shape, sampling, key), _filters, backend, dtype)[0]
+
+
+def _filters(law: tuple[tuple[int, int], str, int], backend: Backend, dtype: Any) -> tuple[Array]:
+    (d, m), sampling, key = law
+    normal = backend.xp.empty(d * m, dtype)
+    backend.launch(philox.normal, key, 0, normal)
+    normal = normal.reshape(d, m)
+    if sampling == "orthogonal":
+        for first in range(0, m, d):
+            normal[:, first : first + d] = _orthonormal(backend, normal[:, first : first + d]) * math.sqrt(d)
+    return (normal,)
+
+
+def _orthonormal(backend: Backend, normal: Array) -> Array:
+    """Orthonormal columns, uniformly distributed: of a QR decomposition whose R has a positive diagonal."""
+    q, r = backend.xp.linalg.qr(normal)
+    return q * backend.xp.sign(backend.xp.diagonal(r))
