@@ -13,7 +13,7 @@ from ..layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, Layer, Re
 from ..layers._base import Shape, layer_name
 from ..layers._geometry import Window, window
 
-__all__ = ["Conv", "Flat", "Mean", "Relu", "Step", "image_steps"]
+__all__ = ["Conv", "Flat", "Mean", "Relu", "Step", "image_steps", "without_head"]
 
 SUPPORTED = "Conv2d, Dense, ReLU, AvgPool2d, GlobalAvgPool and Flatten, in Sequential"
 
@@ -130,3 +130,11 @@ def _conv(layer: Conv2d, name: str, shape: Shape) -> Conv:
 def _check_parameterization(layer: Conv2d | Dense, name: str) -> None:
     if layer.parameterization != "ntk":
         raise ValueError(f"expected parameterization 'ntk' in layer {name}, got {layer.parameterization!r}")
+
+
+def without_head(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Conv | None]:
+    """Steps without a last dense layer on the only pixel, and that layer."""
+    last = steps[-1]
+    if isinstance(last, Conv) and last.window.size == (1, 1) and last.window.taps == 1:
+        return steps[:-1], last
+    return steps, None

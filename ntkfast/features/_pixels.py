@@ -30,9 +30,13 @@ __all__ = [
     "Stage",
     "Stages",
     "calibrate",
+    "concatenate",
     "gather",
+    "mean_product",
     "pull_calibrate",
+    "pull_mean_product",
     "pull_squares",
+    "ratio",
     "spread",
     "squares_above",
 ]
@@ -110,6 +114,15 @@ def gather(x: Array, window: Window) -> Array:
     return found.reshape(x.shape[0], *window.places, -1)
 
 
+def concatenate(backend: Backend, nngp: Array, step: Conv) -> Array:
+    """The vectors u with <u_p, u_q> = K(p, q) above a convolution: scaled taps, and a constant for the bias."""
+    u = gather(nngp, step.window)
+    u = u * u.dtype.type(step.W_std / math.sqrt(step.window.taps))
+    if not step.b_std:
+        return u
+    return backend.xp.concatenate((u, backend.xp.full((*u.shape[:3], 1), step.b_std, u.dtype)), axis=3)
+
+
 def spread(ct: Array, window: Window) -> Array:
     """Transpose of `gather`."""
     n, channels = ct.shape[0], ct.shape[3] // window.taps
@@ -137,26 +150,46 @@ def pull_squares(ct: Array, window: Window, scale: float) -> Array:
 
 def calibrate(backend: Backend, v: Array, square: Array) -> Array:
     """Vectors (n, h, w, c) in their direction with a given square (n, h, w), which may be 0 where they are 0."""
-    return v * backend.xp.sqrt(_ratio(backend, square, _dot(v, v)))[..., None]
+    return v * backend.xp.sqrt(ratio(backend, square, dot(v, v)))[..., None]
 
 
 def pull_calibrate(backend: Backend, v: Array, square: Array, ct: Array) -> tuple[Array, Array]:
     """Cotangents of the arguments of `calibrate`."""
-    norm = _dot(v, v)
-    gain, radial = backend.xp.sqrt(_ratio(backend, square, norm)), _dot(ct, v)
-    ct_square = 0.5 * gain * _ratio(backend, radial, square)
-    ct_v = (ct - v * _ratio(backend, radial, norm)[..., None]) * gain[..., None]
+    norm = dot(v, v)
+    gain, radial = backend.xp.sqrt(ratio(backend, square, norm)), dot(ct, v)
+    ct_square = 0.5 * gain * ratio(backend, radial, square)
+    ct_v = (ct - v * ratio(backend, radial, norm)[..., None]) * gain[..., None]
     return ct_v, ct_square
 
 
-def _dot(a: Array, b: Array) -> Array:
+def dot(a: Array, b: Array) -> Array:
     """Inner products of vectors (n, h, w, c)."""
     return get_backend(a).xp.einsum("nhwc,nhwc->nhw", a, b)
 
 
-def _ratio(backend: Backend, a: Array, b: Array) -> Array:
+def ratio(backend: Backend, a: Array, b: Array) -> Array:
     """Quotients a / b, and 0 where b is 0: where all taps read black pixels there is no direction."""
     return backend.xp.where(b > 0, a / backend.xp.where(b > 0, b, 1), 0)
+
+
+def mean_product(psi: Array, b: Array) -> Array:
+    """Means over all pixels of the products psi_p b_p^T, (n, h, w, s) and (n, h, w, m): (n, 1, 1, s m)."""
+    xp, pixels = get_backend(psi).xp, math.prod(psi.shape[1:3])
+    product = xp.matmul(_in_rows(psi).transpose(0, 2, 1), _in_rows(b))
+    return (product * psi.dtype.type(1 / pixels)).reshape(len(psi), 1, 1, -1)
+
+
+def pull_mean_product(psi: Array, b: Array, ct: Array) -> tuple[Array, Array]:
+    """Cotangents of the arguments of `mean_product`."""
+    xp, pixels = get_backend(psi).xp, math.prod(psi.shape[1:3])
+    ct = ct.reshape(len(psi), psi.shape[3], b.shape[3]) * psi.dtype.type(1 / pixels)
+    ct_psi, ct_b = xp.matmul(_in_rows(b), ct.transpose(0, 2, 1)), xp.matmul(_in_rows(psi), ct)
+    return ct_psi.reshape(psi.shape), ct_b.reshape(b.shape)
+
+
+def _in_rows(x: Array) -> Array:
+    """(n, h, w, c) to (n, h w, c)."""
+    return x.reshape(x.shape[0], -1, x.shape[3])
 
 
 # --- stages without random numbers --------------------------------------------------------------

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..zonal import zonal
 
-__all__ = ["EXPANSIONS", "kappa_polynomial", "ntk_polynomial"]
+__all__ = ["EXPANSIONS", "kappa_polynomial", "layer_polynomial", "ntk_polynomial"]
 
 EXPANSIONS = ("fitted", "taylor")
 
@@ -29,11 +29,33 @@ def kappa_polynomial(order: int, degree: int, expansion: str) -> Coefficients:
     if expansion == "taylor":
         return _taylor(order, degree)
     grid = _grid(400)
-    angle = np.arccos(grid)
-    values = 1 - angle / math.pi
-    if order == 1:
-        values = grid * values + np.sin(angle) / math.pi
-    return _nonnegative_fit(grid, values, np.ones_like(grid), degree)
+    return _nonnegative_fit(grid, _kappa(order, grid), np.ones_like(grid), degree)
+
+
+@functools.lru_cache(maxsize=64)
+def layer_polynomial(order: int, degree: int, layer: int) -> Coefficients:
+    """Coefficients of a polynomial near kappa_order on [a, 1], the cosines that ReLU layer 1, 2, ... meets.
+
+    After ReLU no cosine is below kappa_1 of the least one before; a convolution mixes pixels and may lower it again, so
+    that a moves a part of the way only, as in the program of Zandieh et al.: from -1 to (2 a + kappa_1(a)) / 3 for
+    order 1, to (a + kappa_1(a)) / 2 for order 0. That of order 1 is 1 at 1: ReLU keeps half of every square.
+    """
+    least = -1.0
+    for _ in range(layer - 1):
+        after = float(_kappa(1, np.array(least)))
+        least = (2 * least + after) / 3 if order == 1 else (least + after) / 2
+    grid = least + (1 - least) * (_grid(400) + 1) / 2
+    weights = np.ones_like(grid) if order == 1 else np.linspace(0, 1, len(grid)) ** 2 + 0.5
+    coefficients = _nonnegative_fit(grid, _kappa(order, grid), weights, degree)
+    total = sum(coefficients) if order == 1 else 1.0
+    return tuple(c / total for c in coefficients)
+
+
+def _kappa(order: int, cosine: Any) -> Any:
+    """Values of kappa_0 or kappa_1."""
+    angle = np.arccos(cosine)
+    kappa_0 = 1 - angle / math.pi
+    return kappa_0 if order == 0 else cosine * kappa_0 + np.sin(angle) / math.pi
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,8 +18,11 @@ from ._pixels import (
     Saved,
     Stage,
     calibrate,
+    concatenate,
     gather,
+    mean_product,
     pull_calibrate,
+    pull_mean_product,
     pull_squares,
     spread,
     squares_above,
@@ -92,7 +95,7 @@ class RandomConv(Stage):
         return kind(in_dim, self.width, seed=self.keys[part])
 
     def forward(self, backend: Backend, below: Pixels) -> tuple[Pixels, Saved]:
-        u = self._concatenate(backend, below.nngp)
+        u = concatenate(backend, below.nngp, self.step)
         nngp = self._project(backend, u)
         ntk = self._sketch(u, 2)
         if below.ntk is not None:
@@ -123,15 +126,6 @@ class RandomConv(Stage):
         if ct.squares is not None:
             squares = squares + ct.squares
         return Pixels(nngp, ntk, None), pull_squares(squares, self.step.window, self._scale)
-
-    def _concatenate(self, backend: Backend, nngp: Array) -> Array:
-        """Vectors u (n, rows, columns, .)."""
-        u = gather(nngp, self.step.window)
-        u = u * u.dtype.type(self._scale)
-        if not self.step.b_std:
-            return u
-        bias = backend.xp.full((*u.shape[:3], 1), self.step.b_std, u.dtype)
-        return backend.xp.concatenate((u, bias), axis=3)
 
     def _sketch(self, x: Array, part: int) -> Array:
         """S or R at every pixel."""
@@ -184,22 +178,15 @@ class GatedMean(Stage):
     def forward(self, backend: Backend, below: Pixels) -> tuple[Pixels, Saved]:
         assert below.ntk is not None
         gate = below.nngp > 0
-        psi, steps = _in_rows(below.ntk), _in_rows(gate.astype(below.ntk.dtype))
-        ntk = backend.xp.matmul(psi.transpose(0, 2, 1), steps) * self._scale(gate)
-        nngp = Pooled(self.window).mean(below.nngp * gate)
-        return Pixels(nngp, ntk.reshape(len(ntk), 1, 1, -1), None), (gate, below.ntk)
+        ntk = mean_product(below.ntk, self._steps(gate, below.ntk.dtype))
+        return Pixels(Pooled(self.window).mean(below.nngp * gate), ntk, None), (gate, below.ntk)
 
     def pull(self, backend: Backend, saved: Saved, ct: Pixels) -> Pixels:
         assert ct.ntk is not None
         gate, psi = saved
-        matrix = ct.ntk.reshape(len(psi), psi.shape[3], gate.shape[3]) * self._scale(gate)
-        ct_psi = backend.xp.matmul(_in_rows(gate.astype(psi.dtype)), matrix.transpose(0, 2, 1))
-        return Pixels(Pooled(self.window).pull_mean(ct.nngp) * gate, ct_psi.reshape(psi.shape), None)
+        ct_psi, _ = pull_mean_product(psi, self._steps(gate, psi.dtype), ct.ntk)
+        return Pixels(Pooled(self.window).pull_mean(ct.nngp) * gate, ct_psi, None)
 
-    def _scale(self, gate: Array) -> float:
-        return 1 / (math.sqrt(gate.shape[3]) * self.window.taps)
-
-
-def _in_rows(x: Array) -> Array:
-    """(n, h, w, c) to (n, h w, c)."""
-    return x.reshape(x.shape[0], -1, x.shape[3])
+    def _steps(self, gate: Array, dtype: Any) -> Array:
+        """The steps b over the root of their number."""
+        return gate.astype(dtype) * dtype.type(1 / math.sqrt(gate.shape[3]))

@@ -10,7 +10,7 @@ from ..backends import Backend
 from ..kernels.philox import derive_key
 from ..layers import Layer
 from ._image_map import ImageFeatureMap
-from ._image_network import Conv, Flat, Mean, Relu, Step
+from ._image_network import Conv, Flat, Mean, Relu, Step, without_head
 from ._pixels import Flattened, Pooled, Readout, Stage, Stages
 from ._random_network import Gate, GatedMean, RandomConv
 from ._weights import FILTERS
@@ -117,7 +117,7 @@ class CNTKRandomFeatures(ImageFeatureMap):
     @property
     def _plan(self) -> Stages:
         """The stages of the network, with the widths of nngp and ntk between them."""
-        steps, last = _without_head(self._steps)
+        steps, last = without_head(self._steps)
         stages: list[Stage] = []
         widths = (self.in_shape[2], 0)
         for number, step in enumerate(steps):
@@ -159,11 +159,3 @@ class CNTKRandomFeatures(ImageFeatureMap):
                 taps, places = step.window.taps, math.prod(step.window.places)
                 numbers += [places * (2 * taps * max(m, s, self.in_shape[2]) + 4 * (m + s))]
         return (sum(numbers) + math.prod(self.in_shape)) * itemsize
-
-
-def _without_head(steps: tuple[Step, ...]) -> tuple[tuple[Step, ...], Conv | None]:
-    """Steps without a last dense layer on the only pixel, and that layer."""
-    last = steps[-1]
-    if isinstance(last, Conv) and last.window.size == (1, 1) and last.window.taps == 1:
-        return steps[:-1], last
-    return steps, None
