@@ -40,6 +40,7 @@ class Stream(enum.IntEnum):
     PIVOTS = 68
     CNTK_SKETCH = 69
     CNTK_RANDOM_FEATURES = 70
+    CNTK_GRADIENT = 71
     ONE_PASS = 80
     GRAM_ROWS = 96
     WIDTH_TRIALS = 97
