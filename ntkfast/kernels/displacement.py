@@ -8,7 +8,7 @@ many channels,
 
 and an activation phi takes (K, Theta) to (E[phi phi], E[phi' phi'] Theta), pixel pair by pixel pair. Both leave the
 displacement p' - p alone. So all pairs with one displacement form a small image, a *plane*, which goes through all
-layers of a *stage* while it stays in the first-level cache; the tensor of all pairs is never in memory. What changes the
+layers of a *stage* while it stays in the cache; the tensor of all pairs is never in memory. What changes the
 displacement (pooling, stride) ends a stage.
 
 Letters: h, w rows and columns; r, c row and column of p, r', c' of p'; dr = r' - r from 1 - h to h - 1 (0 to h - 1 if
@@ -32,12 +32,13 @@ k_out     see below                 results
 theta_out
 ========= ========================= ==========================================================================
 
-Results: SUM (b, rows, columns, 1, 1): sums over each plane, dr from limits[0] on, d from 0 on. PLANES (b, h, h, w, w): the planes.
-POOL, WINDOW (b, h', h', w', w'): mean over windows (of both pixels), or a convolution with stride or without
-padding; zero before the call. `record` writes the tables of a stage, q being K of an image with itself at displacement 0.
+Results: SUM (b, rows, columns, 1, 1): sums over each plane, dr from limits[0] on, d from 0 on. PLANES (b, h, h, w, w):
+the planes. POOL, WINDOW (b, h', h', w', w'): mean over windows (of both pixels), or a convolution with stride or
+without padding; zero before the call. `record` writes the tables of a stage, q being K of an image with itself at
+displacement 0.
 
-Angles: with 1 - rho^2 = (q (q' - K) + K (q - K)) / (q q'), equal patches, whose K and q are sums of equal terms in equal
-order, have the angle 0 exactly.
+Angles: with 1 - rho^2 = (q (q' - K) + K (q - K)) / (q q'), equal patches, whose K and q are sums of equal terms in
+equal order, have the angle 0 exactly.
 
 Promise: cpu, cuda and reference agree to a few ulp of the largest variance, times the number of layers, where no two
 patches are nearly parallel; there the angle has an error of sqrt(eps). The same bits for any number of threads.
@@ -48,209 +49,32 @@ Arora, Du, Hu, Li, Salakhutdinov, Wang. On exact computation with an infinitely 
 Cho, Saul. Kernel methods for deep learning. NIPS 2009. Williams. Computing with infinite networks. NIPS 1996 (erf).
 """
 
-import enum
 import math
 
 import numpy as np
 from numba import get_num_threads, njit
 
 from ._arcsine import arcsine
+from ._displacement_reference import Boundary, Code
+from ._displacement_reference import record_reference as _record_reference
+from ._displacement_reference import walk_reference as _reference
 from ._kernel import FASTMATH, Kernel, exact, in_threads, rows_jit, shared
 
 __all__ = ["Boundary", "Code", "record", "walk"]
 
 
-class Code(enum.IntEnum):
-    """Operations on a plane."""
-
-    CONV = 0
-    HOMOGENEOUS = 1  # phi(z) = p z + q abs(z); constants gain = p^2 + q^2 and 2 r / pi, r = q^2 / gain
-    ERF = 2
-    SAVE = 3  # the plane into a slot
-    SWAP = 4  # plane and slot
-    ADD = 5  # the slot to the plane
-
-
-class Boundary(enum.IntEnum):
-    """What becomes of the planes at the end of a stage."""
-
-    SUM = 0
-    PLANES = 1
-    POOL = 2
-    WINDOW = 3
-
-
-# --- reference: the tensor of all pairs of pixels -------------------------------------------------
-
-
-def _natural(planes):
-    """From [b, r, r', d, c] to [b, r, c, r', c']."""
-    w = planes.shape[-1]
-    c = np.arange(w)[:, None]
-    return planes[:, :, :, (np.arange(w) - c) % w, c].transpose(0, 1, 3, 2, 4)
-
-
-def _as_planes(tensor):
-    """From [b, r, c, r', c'] to [b, r, r', d, c]."""
-    w = tensor.shape[-1]
-    d = np.arange(w)[:, None]
-    return tensor.transpose(0, 1, 3, 4, 2)[:, :, :, (np.arange(w) + d) % w, np.arange(w)]
-
-
-def _window_reference(a, op, size, circular, stride=(1, 1)):
-    """Sum over taps s of a(t p + s, t p' + s), [b, r, c, r', c'] at `size` places; zeros outside of the image."""
-    _, kh, kw, top, left = (int(v) for v in op[:5])
-    (h, w), out = a.shape[1:3], 0.0
-    for s in range(kh):
-        for t in range(kw):
-            rows, inside = _reads(size[0], stride[0], s - top, h, circular)
-            columns, within = _reads(size[1], stride[1], t - left, w, circular)
-            mask = inside[:, None] & within
-            part = a[:, rows[:, None], columns][:, :, :, rows[:, None], columns]
-            out = out + part * (mask[..., None, None] & mask)
-    return out
-
-
-def _reads(places, stride, offset, size, circular):
-    index = np.arange(places) * stride + offset
-    inside = np.full(places, circular) | ((index >= 0) & (index < size))
-    return index % size, inside
-
-
-def _activate_reference(code, k, theta, q1, q2, constants):
-    q1, q2 = q1[:, :, :, None, None], q2[:, None, None]
-    if code == Code.ERF:
-        root = np.sqrt(1 + 2 * (q1 + q2) + 4 * (q1 * (q2 - k) + k * (q1 - k)))
-        return 2 / math.pi * np.arctan2(2 * k, root), 4 / math.pi * theta / root
-    gain, slope = constants
-    root = np.sqrt(np.maximum(q1 * (q2 - k) + k * (q1 - k), 0))
-    kappa_0 = 1 - slope * np.arctan2(root, k)
-    return gain * (slope * root + k * kappa_0), gain * theta * kappa_0
-
-
-def _run_reference(k, theta, tables, program, constants, circular):
-    """The operations of a stage; `tables` are (q1, q2) per activation, or a list to record q in if theta is None."""
-    slots = {}
-    recording = theta is None
-    theta = k * 0 if recording else theta
-    for op, constant in zip(program, constants, strict=False):
-        code, slot = int(op[0]), int(op[5])
-        if code == Code.CONV:
-            k = constant[0] * _window_reference(k, op, k.shape[1:3], circular) + constant[1]
-            theta = k + constant[0] * _window_reference(theta, op, k.shape[1:3], circular)
-        elif code == Code.SAVE:
-            slots[slot] = k, theta
-        elif code == Code.SWAP:
-            (k, theta), slots[slot] = slots[slot], (k, theta)
-        elif code == Code.ADD:
-            k, theta = k + slots[slot][0], theta + slots[slot][1]
-        else:
-            if recording:
-                tables.append(np.einsum("brcrc->brc", k).copy())
-            q1, q2 = (tables[slot],) * 2 if recording else tables[slot]
-            k, theta = _activate_reference(code, k, theta, q1, q2, constant)
-    return k, theta
-
-
-def _start(images1, images2, k_in, theta_in, pairs):
-    if len(k_in):
-        return _natural(k_in), _natural(theta_in)
-    k = np.einsum("bcij,bckl->bijkl", images1[pairs[:, 0]], images2[pairs[:, 1]])
-    return k, np.zeros_like(k)
-
-
-def _reference(
-    images1,
-    images2,
-    k_in,
-    theta_in,
-    tables1,
-    tables2,
-    pairs,
-    program,
-    constants,
-    frame,
-    limits,
-    boundary,
-    k_out,
-    theta_out,
-):
-    """Take all pairs through a stage; see the module's docstring."""
-    k, theta = _start(images1, images2, k_in, theta_in, pairs)
-    tables = [(tables1[pairs[:, 0], a, 0], tables2[pairs[:, 1], a, 0]) for a in range(tables1.shape[1])]
-    k, theta = _run_reference(k, theta, tables, program, constants, bool(frame[3]))
-    kind, *window = boundary
-    if kind == Boundary.SUM:
-        k_out[..., 0, 0], theta_out[..., 0, 0] = (
-            _plane_sums(_as_planes(a), frame, limits, k_out.shape) for a in (k, theta)
-        )
-        return
-    if kind == Boundary.POOL:
-        k, theta = _pool_reference(k, window, k_out.shape), _pool_reference(theta, window, k_out.shape)
-    if kind == Boundary.WINDOW:
-        size, op = (k_out.shape[1], k_out.shape[3]), (0, *window[:2], *window[4:])
-        stride, circular = window[2:4], bool(frame[3])
-        k = constants[-1, 0] * _window_reference(k, op, size, circular, stride) + constants[-1, 1]
-        theta = k + constants[-1, 0] * _window_reference(theta, op, size, circular, stride)
-    wanted = _wanted(k_out.shape, limits, boundary)
-    k_out[...], theta_out[...] = _as_planes(k) * wanted, _as_planes(theta) * wanted
-
-
-def _plane_sums(planes, frame, limits, shape):
-    """Sums over the planes of all displacements within the limits."""
-    h = planes.shape[1]
-    out = np.zeros(shape[:3], planes.dtype)
-    for row in range(shape[1]):
-        dr = row + limits[0]
-        r = np.arange(h) if frame[3] else np.arange(max(0, -dr), h - max(0, dr))
-        out[:, row] = planes[:, r, (r + dr) % h, : shape[2]].sum(axis=(1, 3))
-    return out
-
-
-def _pool_reference(a, window, shape):
-    kh, kw, th, tw, top, left = window
-    rows = _mean_matrix(shape[1], a.shape[1], kh, th, top, a.dtype)
-    columns = _mean_matrix(shape[3], a.shape[2], kw, tw, left, a.dtype)
-    return np.einsum("Ii,Jj,bijkl,Kk,Ll->bIJKL", rows, columns, a, rows, columns, optimize=True)
-
-
-def _mean_matrix(places, size, kernel, stride, before, dtype):
-    offset = np.arange(size) - (np.arange(places) * stride - before)[:, None]
-    return ((offset >= 0) & (offset < kernel)).astype(dtype) / dtype.type(kernel)
-
-
-def _wanted(shape, limits, boundary):
-    """Mask of the results whose displacements lie within the limits, which are those of the stage's input."""
-    (_, h, other, _, w), (row_lo, row_hi, lo, hi) = shape, limits
-    rows = np.arange(other) - np.arange(h)[:, None]
-    d, c = np.arange(w)[:, None], np.arange(w)
-    columns = np.where(c + d < w, d, d - w)
-    inside = (columns >= lo) & (columns <= hi)
-    return ((rows >= row_lo) & (rows <= row_hi))[:, :, None, None] & inside
-
-
-def _record_reference(images, k_in, program, constants, frame, tables):
-    """Fill `tables` with the variance before every activation, and one over its root."""
-    index = np.repeat(np.arange(len(images) or len(k_in))[:, None], 2, axis=1)
-    k, _ = _start(images, images, k_in, k_in, index)
-    found = []
-    _run_reference(k, None, found, program, constants, bool(frame[3]))
-    for a, q in enumerate(found):
-        tables[:, a, 0] = q
-        tables[:, a, 1] = np.where(q > 0, 1 / np.sqrt(np.where(q > 0, q, 1)), 0)
-
-
 # --- CPU: planes in a scratch array ---------------------------------------------------------------
 #
 # Rows of `planes`: K and Theta, their sums over rows, then two for every slot. Rows of `sides`: the channels and tables
-# of x, those of y, and the mask. A plane is one run of numbers, rows of w + 2 gap one after the other from `origin` on; so
-# every loop is long and reads shifted copies of itself. It overshoots to a multiple of _RUN, so that LLVM's
+# of x, those of y, and the mask. A plane is one run of numbers, rows of w + 2 gap one after the other from `origin` on:
+# so every loop is long and reads shifted copies of itself. It overshoots to a multiple of _RUN, so that LLVM's
 # unrolled loops leave no scalar rest; what they write behind the plane is cleared. Offsets are unsigned, because a
 # signed index may count from the end, which no loop with vectors can.
 
 _RUN = 64
 _TASK = 2**14  # entries that a task is worth, for `in_threads`
 _row = njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True)
+_in = njit(fastmath=set(FASTMATH), error_model="numpy", nogil=True, inline="always")
 _reordered = njit(fastmath={*FASTMATH, "reassoc"}, error_model="numpy", nogil=True)
 _u = np.uint64
 
@@ -342,8 +166,16 @@ def _total(planes, z, start, n, zero):
 
 @_row
 def _multiply(sides, x, y, channels, a, b, planes, start, n):
-    """K of the images: products of pixels, channel by channel."""
+    """K of the images: products of pixels, three channels at a time."""
     a, b, o = _u(a), _u(b), _u(start)
+    if channels == 3:
+        for i in range(_u(n)):
+            planes[0, o + i] = (
+                sides[x, a + i] * sides[y, b + i]
+                + sides[x + 1, a + i] * sides[y + 1, b + i]
+                + sides[x + 2, a + i] * sides[y + 2, b + i]
+            )
+        return
     for i in range(_u(n)):
         planes[0, o + i] = sides[x, a + i] * sides[y, b + i]
     for j in range(1, channels):
@@ -469,6 +301,18 @@ def _sums(planes, op, w, rows, origin, width, circular, n):
 
 
 @_row
+def _use_slot(planes, code, slot, start, n):
+    """SAVE, SWAP or ADD."""
+    for z in range(2):
+        if code == 3:
+            _copy(planes, z, slot + z, start, n)
+        elif code == 4:
+            _swap(planes, z, slot + z, start, n)
+        else:
+            _add(planes, z, slot + z, start, n)
+
+
+@_row
 def _run(planes, sides, program, constants, layout, place, high, low, units, recording):
     """Take the plane through all operations of the stage.
 
@@ -484,7 +328,7 @@ def _run(planes, sides, program, constants, layout, place, high, low, units, rec
             fused = False
             continue
         op = program[j]
-        code, slot = op[0], 4 + 2 * op[5]
+        code = op[0]
         if code == 0:
             _sums(planes, op, w, rows, origin, width, circular, n)
             scale, bias = constants[j, 0], constants[j, 1]
@@ -510,39 +354,39 @@ def _run(planes, sides, program, constants, layout, place, high, low, units, rec
             else:
                 _erf_plane(planes, sides, x, y, a, b, origin, high, low, units, n)
         else:
-            for z in range(2):
-                if code == 3:
-                    _copy(planes, z, slot + z, origin, used + down * width)
-                elif code == 4:
-                    _swap(planes, z, slot + z, origin, used + down * width)
-                else:
-                    _add(planes, z, slot + z, origin, used)
+            _use_slot(planes, code, 4 + 2 * op[5], origin, used + down * width)
         for z in range(2):
             _clear(planes, z, origin + used, n - used + down * width)
 
 
 @_row
-def _fold(source, target, w, d, first, gap, width, copies):
+def _fold(source, target, t, w, d, first, gap, width, copies):
     """Rows of an image in the order of the columns of a plane: c from `first` on, cut after w - d, zeros between."""
     cut, zero = w - d, source.dtype.type(0)
     h, shift = len(source), (first + w - d) % w
     for r in range(copies * h):
-        start, row = r * width, source[r % h]
-        for j in range(start, start + width):
-            target[j] = zero
-        for j in range(cut):
-            target[start + j] = row[first + j]
-        for j in range(d):
-            target[start + cut + gap + j] = row[shift + j]
+        row, start = source[r % h], r * width
+        o, a, b = _u(start), _u(first), _u(shift)
+        for j in range(_u(cut)):
+            target[t, o + j] = row[a + j]
+        o = _u(start + cut)
+        for j in range(_u(gap)):
+            target[t, o + j] = zero
+        o = _u(start + cut + gap)
+        for j in range(_u(d)):
+            target[t, o + j] = row[b + j]
+        o = _u(start + w + gap)
+        for j in range(_u(width - w - gap)):
+            target[t, o + j] = zero
 
 
-@_row
+@_in
 def _fold_side(images, tables, sides, row, w, d, first, gap, width, copies):
     for j in range(len(images)):
-        _fold(images[j], sides[row + j], w, d, first, gap, width, copies)
+        _fold(images[j], sides, row + j, w, d, first, gap, width, copies)
     for j in range(len(tables)):
         for part in range(2):
-            _fold(tables[j, part], sides[row + len(images) + 2 * j + part], w, d, first, gap, width, copies)
+            _fold(tables[j, part], sides, row + len(images) + 2 * j + part, w, d, first, gap, width, copies)
 
 
 @_row
@@ -569,8 +413,8 @@ def _load(source, planes, z, origin, width, first, dr, rows, d, gap):
 
 # --- CPU: what becomes of a plane -----------------------------------------------------------------
 #
-# Results are indexed by signed displacements. A plane holds those of d and d - w side by side; of rows, dr and dr - h if
-# it is circular, and dr alone otherwise.
+# Results are indexed by signed displacements. A plane holds those of d and d - w side by side; of rows, dr and dr - h
+# if it is circular, and dr alone otherwise.
 
 
 @_row
@@ -665,7 +509,7 @@ def _tap(size, circular, lo, hi, pixel):
 @_row
 def _window_sum(planes, z, geometry, rows, columns, boundary, r, c):
     """Sum over the taps of a window at one place, of row z of `planes`."""
-    origin, width, gap, circular, h, w, _, _ = geometry
+    origin, width, _, circular, h, w, _, _ = geometry
     _, kh, kw, th, tw, top, left = boundary
     row_lo, row_hi, first = rows
     lo, hi, shift = columns
@@ -682,7 +526,7 @@ def _window_sum(planes, z, geometry, rows, columns, boundary, r, c):
 @_row
 def _window(planes, geometry, limits, boundary, scale, bias, k_out, theta_out):
     """A convolution with stride or without padding: one plane of the results per plane."""
-    origin, width, gap, circular, h, w, dr, d = geometry
+    _, _, gap, circular, h, w, dr, d = geometry
     th, tw, places, across = boundary[3], boundary[4], len(k_out), k_out.shape[2]
     if dr % th:
         return
@@ -725,7 +569,7 @@ def _store(planes, geometry, limits, k_out, theta_out):
                 theta_out[r, other, d, c] = planes[1, place]
 
 
-@_row
+@_in
 def _finish(planes, geometry, used, wanted, limits, boundary, affine, k_out, theta_out):
     origin, dr, d = geometry[0], geometry[6], geometry[7]
     zero, kind = planes.dtype.type(0), boundary[0]
@@ -753,7 +597,7 @@ def _shape(frame, h, w):
     return width, 0 if circular else gap, origin, length
 
 
-@_row
+@_in
 def _column_wanted(d, w, wanted, limits, boundary, circular):
     """Whether a plane column d has a half that some result needs; `wanted` cuts planes, or pooled results."""
     kind, size, stride = boundary[0], boundary[2], boundary[4]
@@ -766,7 +610,7 @@ def _column_wanted(d, w, wanted, limits, boundary, circular):
     return False
 
 
-@_row
+@_in
 def _row_wanted(dr, h, limits, boundary, circular):
     kind, size, stride = boundary[0], boundary[1], boundary[3]
     if _is_wanted(dr, limits[0], limits[1], kind, size, stride, circular, h):
@@ -774,10 +618,10 @@ def _row_wanted(dr, h, limits, boundary, circular):
     return circular and dr > 0 and _is_wanted(dr - h, limits[0], limits[1], kind, size, stride, circular, h)
 
 
-@_row
+@_in
 def _begin(planes, sides, k_in, theta_in, pair, layout, place, geometry):
     """K and Theta of a plane at the start of the stage."""
-    per_side, channels, _, width, down, circular = layout
+    per_side, channels, _, width, down, _ = layout
     origin, rows, a, b = place
     dr, d, gap = geometry[6], geometry[7], geometry[2]
     used = rows * width
@@ -793,16 +637,27 @@ def _begin(planes, sides, k_in, theta_in, pair, layout, place, geometry):
         _clear(planes, z, origin + used, n - used + down * width)
 
 
-@_row
+@_in
+def _unfold(sides, tables, channels, width):
+    """Tables of an image from the rows of its side."""
+    for j in range(tables.shape[0]):
+        for part in range(2):
+            for r in range(tables.shape[2]):
+                for c in range(tables.shape[3]):
+                    tables[j, part, r, c] = sides[channels + 2 * j + part, r * width + c]
+
+
+@_in
 def _walk_pair(
     images1, images2, k_in, theta_in, tables1, tables2, pair, planes, sides, program, constants, frame, shape,
-    wanted, limits, boundary, high, low, units, k_out, theta_out,
+    wanted, limits, boundary, high, low, units, recording, k_out, theta_out,
 ):  # fmt: skip
-    """All displacements of one pair of images."""
+    """All displacements of one pair of images; to record, displacement 0 of an image with itself."""
     channels, h, w = images1.shape
-    circular, (width, gap, origin, _) = frame[3], shape
+    _, down, _, circular = frame
+    width, gap, origin, _ = shape
     per_side = channels + 2 * len(tables1)
-    layout = per_side, channels, w, width, frame[1], circular
+    layout = per_side, channels, w, width, down, circular
     affine = constants[len(program), 0], constants[len(program), 1]
     for d in range(w):
         if not _column_wanted(d, w, wanted, limits, boundary, circular):
@@ -817,14 +672,17 @@ def _walk_pair(
             place = origin, rows, first * width, (first + dr) * width
             geometry = origin, width, gap, circular, h, w, dr, d
             _begin(planes, sides, k_in, theta_in, pair, layout, place, geometry)
-            _run(planes, sides, program, constants, layout, place, high, low, units, False)
-            _finish(planes, geometry, rows * width, wanted, limits, boundary, affine, k_out, theta_out)
+            _run(planes, sides, program, constants, layout, place, high, low, units, recording)
+            if recording:
+                _unfold(sides, tables1, channels, width)
+            else:
+                _finish(planes, geometry, rows * width, wanted, limits, boundary, affine, k_out, theta_out)
 
 
 @rows_jit
 def _walk_rows(
     start, stop, images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
-    sizes, shape, high, low, units, k_out, theta_out,
+    sizes, shape, high, low, units, recording, k_out, theta_out,
 ):  # fmt: skip
     n_chunks, across, rows, n_sides = sizes
     planes = np.zeros((rows, shape[3]), constants.dtype)
@@ -835,77 +693,45 @@ def _walk_rows(
         wanted = across * chunk // n_chunks, across * (chunk + 1) // n_chunks
         _walk_pair(
             images1[i], images2[j], k_in, theta_in, tables1[i], tables2[j], pair, planes, sides, program, constants,
-            frame, shape, wanted, limits, boundary, high, low, units, k_out[pair], theta_out[pair],
+            frame, shape, wanted, limits, boundary, high, low, units, recording, k_out[pair], theta_out[pair],
         )  # fmt: skip
 
 
 def _cpu(
-    images1,
-    images2,
-    k_in,
-    theta_in,
-    tables1,
-    tables2,
-    pairs,
-    program,
-    constants,
-    frame,
-    limits,
-    boundary,
-    k_out,
-    theta_out,
-):
-    h, w = images1.shape[2:]
-    across = k_out.shape[3] if boundary[0] == Boundary.POOL else w
+    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
+    k_out, theta_out,
+):  # fmt: skip
+    across = k_out.shape[3] if boundary[0] == Boundary.POOL else images1.shape[3]
     n_chunks = max(1, min(across, 4 * get_num_threads() // max(1, len(pairs))))
-    sizes = n_chunks, across, *_scratch(program, images1.shape[1] + 2 * tables1.shape[1])
-    n_tasks = len(pairs) * n_chunks
-    in_threads(
-        _walk_rows, n_tasks, n_tasks * _TASK, images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary,
-        sizes, _shape(frame, h, w), *arcsine(constants.dtype), _units(constants.dtype), k_out, theta_out,
+    _launch(
+        len(pairs) * n_chunks, (n_chunks, across), images1, images2, k_in, theta_in, tables1, tables2, pairs, program,
+        constants, frame, limits, boundary, False, k_out, theta_out,
     )  # fmt: skip
 
 
-def _scratch(program, per_side):
-    """Rows of the two scratch arrays."""
-    slots = program[program[:, 0] >= Code.SAVE, 5]
-    return 4 + 2 * (int(slots.max()) + 1 if len(slots) else 0), 2 * per_side + 1
-
-
-def _units(dtype):
-    return dtype.type(0), dtype.type(1), dtype.type(math.pi / 2)
-
-
-@rows_jit
-def _record_rows(start, stop, images, k_in, program, constants, frame, sizes, shape, high, low, units, tables):
-    rows, n_sides = sizes
-    width, gap, origin, length = shape
-    h, w = tables.shape[3:]
-    channels, n_tables = images.shape[1], tables.shape[1]
-    per_side = channels + 2 * n_tables
-    layout = per_side, channels, w, width, frame[1], frame[3]
-    planes = np.zeros((rows, length), constants.dtype)
-    sides = np.zeros((n_sides, length), constants.dtype)
-    _write_mask(sides[2 * per_side], w, 0, gap, width)
-    for i in range(start, stop):
-        for j in range(channels):
-            _fold(images[i, j], sides[j], w, 0, 0, gap, width, 1)
-            _fold(images[i, j], sides[per_side + j], w, 0, 0, gap, width, 1)
-        place, geometry = (origin, h, 0, 0), (origin, width, gap, frame[3], h, w, 0, 0)
-        _begin(planes, sides, k_in, k_in, i, layout, place, geometry)
-        _run(planes, sides, program, constants, layout, place, high, low, units, True)
-        for a in range(n_tables):
-            for part in range(2):
-                row = sides[channels + 2 * a + part]
-                for r in range(h):
-                    tables[i, a, part, r] = row[r * width : r * width + w]
-
-
 def _record_cpu(images, k_in, program, constants, frame, tables):
-    sizes = _scratch(program, images.shape[1] + 2 * tables.shape[1])
+    pairs = np.repeat(np.arange(len(tables), dtype=np.int32)[:, None], 2, axis=1)
+    zeros, result = (0, 0, 0, 0), np.zeros((len(tables), 0, 0, 0, 0), constants.dtype)
+    _launch(
+        len(tables), (1, images.shape[3]), images, images, k_in, k_in, tables, tables, pairs, program,
+        constants, frame, zeros, (0, 0, 0, 1, 1, 0, 0), True, result, result,
+    )  # fmt: skip
+
+
+def _launch(
+    n_tasks, chunks, images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits,
+    boundary, recording, k_out, theta_out,
+):  # fmt: skip
+    """All tasks on all threads. Walking and recording are one function, which takes seconds to compile."""
+    h, w = images1.shape[2:]
+    slots = program[program[:, 0] >= Code.SAVE, 5]
+    rows = 4 + 2 * (int(slots.max()) + 1 if len(slots) else 0)
+    sizes = *chunks, rows, 2 * (images1.shape[1] + 2 * tables1.shape[1]) + 1
+    units = tuple(constants.dtype.type(unit) for unit in (0, 1, math.pi / 2))
     in_threads(
-        _record_rows, len(tables), len(tables) * _TASK, images, k_in, program, constants, frame, sizes, _shape(frame, *tables.shape[3:]),
-        *arcsine(constants.dtype), _units(constants.dtype), tables,
+        _walk_rows, n_tasks, n_tasks * _TASK, images1, images2, k_in, theta_in, tables1, tables2, pairs, program,
+        constants, frame, limits, boundary, sizes, _shape(frame, h, w), *arcsine(constants.dtype), units,
+        recording, k_out, theta_out,
     )  # fmt: skip
 
 
