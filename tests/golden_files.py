@@ -14,6 +14,14 @@ FC_ACTIVATIONS = ("relu", "erf")
 FC_BIASES = (0.0, 0.1)
 FC_DEPTHS = (1, 2, 3, 5)
 
+_THREE = ("conv3_gap", "conv3_flatten", "conv3_pool_gap")
+#: (set, network, b_std) of cntk_infinite.
+CNTK_CASES = (
+    *(("crop8", network, b_std) for network in _THREE for b_std in (0.0, 0.1)),
+    *(("crop16", network, 0.1) for network in _THREE[:2]),
+    *(("full32", network, 0.0) for network in _THREE[:2]),
+)
+
 FINITE_NETWORKS = tuple(
     f"{net}_{parameterization}"
     for net in ("mlp_relu", "mlp_erf", "mlp_tanh", "cnn8_relu", "cnn8_tanh", "cnn16_relu", "cnn16_tanh")
@@ -43,6 +51,25 @@ def fc_kernels(dataset, activation, b_std, depth):
     """Reference kernels of one network: a dict with nngp12, ntk12, nngp11, ntk11."""
     prefix = f"{dataset}/{activation}/b{b_std:g}/depth{depth}/"
     return {kind: archive("fc_infinite")[prefix + kind] for kind in ("nngp12", "ntk12", "nngp11", "ntk11")}
+
+
+def cntk_inputs(dataset):
+    """x1 (n1, h, w, 3) and x2 (n2, h, w, 3) of a set of cntk_infinite, float64; x2[0] is x1[0]."""
+    arrays = archive("cntk_infinite")
+    return arrays[f"{dataset}/x1"], arrays[f"{dataset}/x2"]
+
+
+class ConvolutionalKernels(NamedTuple):
+    """Reference kernels (n1, n2) of x1 against x2."""
+
+    nngp: np.ndarray
+    ntk: np.ndarray
+
+
+def cntk_kernels(dataset, network, b_std):
+    """Reference kernels of one of `CNTK_CASES`."""
+    prefix = f"{dataset}/{network}/b{b_std:g}/"
+    return ConvolutionalKernels(*(archive("cntk_infinite")[prefix + kind] for kind in ("nngp12", "ntk12")))
 
 
 class RegressionTask(NamedTuple):

@@ -187,7 +187,8 @@ def _walk(
     arrays = _arrays(stage, backend, dtype)
     images1, k, theta = _inputs(stage, first.images, state, xp)
     images2, _, _ = _inputs(stage, second.images, state, xp)
-    out = State(*(xp.zeros((len(pairs), *_result_shape(stage, box)), dtype) for _ in range(2)))
+    # A convolution that enlarges the image has places so far apart that only the bias, stage.ending[1], is common.
+    out = State(*(xp.full((len(pairs), *_result_shape(stage, box)), stage.ending[1], dtype) for _ in range(2)))
     backend.launch(
         kernels.walk,
         *(images1, images2, k, theta, own, other, pairs, arrays.program, arrays.constants),

@@ -158,6 +158,7 @@ class _Builder:
     size: tuple[int, int]
     is_gaussian: bool = False
     is_fresh: bool = False  # the last weights are newer than the last activation of this branch
+    is_linear: bool = True  # no activation so far
     depth: int = 0
     nodes: list[Stage | Fork] = field(default_factory=list)
     ops: list[_Op] = field(default_factory=list)
@@ -182,6 +183,7 @@ class _Builder:
             case layers.GlobalAvgPool():
                 self._sum(everywhere=True)
             case layers.Flatten():
+                self.is_gaussian &= self.size == (1, 1)  # otherwise pixels of several variances are mixed
                 self._sum(everywhere=False)
             case layers.Identity():
                 pass
@@ -193,11 +195,11 @@ class _Builder:
         if not self.is_gaussian:
             raise ValueError(
                 f"expected a convolution or dense layer between {type(layer).__name__} ({path}) and what is before it: "
-                "only then is its input Gaussian in the limit of infinite width"
+                "only then are its inputs Gaussian, with one variance, in the limit of infinite width"
             )
         index = sum(op.row[0] in (Code.HOMOGENEOUS, Code.ERF) for op in self.ops)
         self.ops.append(_Op((code, 0, 0, 0, 0, index), constants))
-        self.is_gaussian = self.is_fresh = False
+        self.is_gaussian = self.is_fresh = self.is_linear = False
 
     def _add_conv(self, layer: layers.Conv2d, path: str) -> None:
         _check_parameterization(layer, path)
@@ -270,7 +272,8 @@ class _Builder:
             self.circular = next(iter(kinds), None)
         self.size = body.size
         self.is_gaussian = body.is_gaussian and side.is_gaussian
-        self.is_fresh = body.is_fresh or side.is_fresh
+        self.is_fresh = all(b.is_fresh or (b.is_linear and self.is_fresh) for b in (body, side))
+        self.is_linear &= body.is_linear and side.is_linear
 
     def _fork(self, body: "_Builder", side: "_Builder") -> None:
         if self.ops or not self.nodes:
