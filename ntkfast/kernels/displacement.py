@@ -86,13 +86,13 @@ def _affine(scale, total, bias):
 
 
 @shared
-def _polynomial(high, low, x):
-    """Value at x. In two loops, as LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
-    total = high[0]
+def _polynomial(high, low, x, factor):
+    """Value at x, times a factor. In two loops: LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
+    total = factor * high[0]
     for k in range(1, len(high)):
-        total = total * x + high[k]
+        total = total * x + factor * high[k]
     for k in range(len(low)):
-        total = total * x + low[k]
+        total = total * x + factor * low[k]
     return total
 
 
@@ -102,13 +102,11 @@ def _kappa(k, q1, q2, g, slope, high, low, units):
     zero, one, quarter = units
     determinant = q1 * (q2 - k) + k * (q1 - k)
     root = math.sqrt(determinant if determinant > zero else zero)
-    cosine, sine = abs(k) * g, root * g
-    near = cosine > sine
-    small = sine if near else cosine
-    t = small * _polynomial(high, low, small * small)
-    t = t if near else quarter - t
-    t = t if k > zero else quarter + quarter - t
-    return root, one - slope * t
+    near = abs(k) > root
+    small = g * (root if near else abs(k))
+    share, half = small * _polynomial(high, low, small * small, slope), slope * quarter  # slope times an angle
+    share = share if near else half - share
+    return root, one - (share if k > zero else half + half - share)
 
 
 @shared
@@ -121,7 +119,7 @@ def _erf(k, q1, q2, high, low, units):
     sine, cosine = two * abs(k) * g, root * g
     near = sine < cosine
     small = sine if near else cosine
-    t = small * _polynomial(high, low, small * small)
+    t = small * _polynomial(high, low, small * small, one)
     t = t if near else quarter - t
     return (t if k > zero else -t), one / root
 
