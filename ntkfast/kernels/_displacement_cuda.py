@@ -22,12 +22,13 @@ from . import _kernel
 from ._cuda import cuda
 from ._displacement_cuda_plane import add_rows, begin, finish, own, slot, stride
 from ._displacement_cuda_results import half, pool, store, window
+from ._displacement_reference import Boundary, Code
 from ._kernel import cuda_jit, shared
 
 __all__ = ["record", "walk"]
 
-_CONV, _SAVE = 0, 3  # of `displacement.Code`: 1 and 2 are activations, and from 3 on a slot is used
-_SUM, _PLANES, _POOL, _WINDOW = range(4)  # `displacement.Boundary`
+_CONV, _SAVE = int(Code.CONV), int(Code.SAVE)  # activations lie between, and what uses a slot from _SAVE on
+_SUM, _PLANES, _POOL, _WINDOW = map(int, Boundary)
 _SHARED_BYTES = 48 * 1024  # what a block gets on every device without asking
 _BLOCKS = 512  # how many work at a time on planes in global memory
 _i = np.int32
@@ -49,7 +50,7 @@ def _run(planes, program, constants, tables1, tables2, plane, lane, recording):
             cuda.syncthreads()
             at += 1
         activation, layer, scales = _i(0), _i(0), affine
-        if at < n_ops and 0 < program[at, 0] < _SAVE:
+        if at < n_ops and _CONV < program[at, 0] < _SAVE:
             activation, layer, scales = program[at, 0], program[at, 5], (constants[at, 0], constants[at, 1])
             at += 1
         finish(
@@ -106,7 +107,8 @@ def _walk_planes(
 ):  # fmt: skip
     """Take planes of displacements in `rows` and `columns` (first, step, number) of all pairs through the stage."""
     n_pairs, h, w = sizes[0], _i(sizes[1]), _i(sizes[2])
-    n_planes, out, lane = rows[2] * columns[2], (_i(sizes[3]), _i(sizes[4])), stride(cuda.threadIdx.x, cuda.blockDim.x, w)
+    out, lane = (_i(sizes[3]), _i(sizes[4])), stride(cuda.threadIdx.x, cuda.blockDim.x, w)
+    n_planes = rows[2] * columns[2]
     for task in range(cuda.blockIdx.x, n_pairs * n_planes, cuda.gridDim.x):
         pair, at = task // n_planes, task % n_planes
         i, j = (pair, pair) if recording else (pairs[pair, 0], pairs[pair, 1])
@@ -128,8 +130,8 @@ def _in_shared_memory(
     columns, limits, boundary, k_out, theta_out,
 ):  # fmt: skip
     _walk_planes(
-        cuda.shared.array(0, k_out.dtype), images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants,
-        sizes, circular, recording, rows, columns, limits, boundary, k_out, theta_out,
+        cuda.shared.array(0, k_out.dtype), images1, images2, k_in, theta_in, tables1, tables2, pairs, program,
+        constants, sizes, circular, recording, rows, columns, limits, boundary, k_out, theta_out,
     )  # fmt: skip
 
 
@@ -207,13 +209,14 @@ def _launch(n_blocks, entries, arrays, scalars, k_out, theta_out, stream):
 
 
 def walk(
-    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary, k_out, theta_out,
-    stream=0,
+    images1, images2, k_in, theta_in, tables1, tables2, pairs, program, constants, frame, limits, boundary, k_out,
+    theta_out, stream=0,
 ):  # fmt: skip
     """Take all pairs through a stage; see `displacement`."""
     limits, boundary, size = tuple(map(int, limits)), tuple(map(int, boundary)), images1.shape[2:]
     kind, taps, steps = boundary[0], boundary[1:3], boundary[3:5]
     arrays = *map(_images, (images1, images2)), *map(_rows, (k_in, theta_in)), *map(_images, (tables1, tables2))
+    arrays += pairs, program, constants
     sizes = len(pairs), *size, k_out.shape[1], k_out.shape[2 if kind == _SUM else 3]
     entries = _n_planes(program) * math.prod(size)
     rows, columns = (
@@ -223,7 +226,7 @@ def walk(
     for some, others in itertools.product(rows, columns):
         scalars = sizes, bool(frame[3]), False, some, others, limits, boundary
         n_blocks = len(pairs) * some[2] * others[2]
-        _launch(n_blocks, entries, (*arrays, pairs, program, constants), scalars, _rows(k_out), _rows(theta_out), stream)
+        _launch(n_blocks, entries, arrays, scalars, _rows(k_out), _rows(theta_out), stream)
 
 
 def record(images, k_in, program, constants, frame, tables, stream=0):

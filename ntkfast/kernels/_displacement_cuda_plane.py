@@ -1,24 +1,25 @@
 """One plane on a GPU, pixel by pixel: what the threads of a block do between two barriers.
 
-Called by the kernels of `_displacement_cuda`, where the arrangement is explained. ``planes`` holds, one after the other,
-K, Theta, their sums over the rows of a window, and two more planes for every slot, of n = h w pixels each. ``plane`` is
-(h, w, dr, d, whether windows go around the image); ``lane`` tells a thread its pixels, see `stride`.
+Called by the kernels of `_displacement_cuda`, where the arrangement is explained. ``planes`` holds, one after the
+other, K, Theta, their sums over the rows of a window, and two more planes for every slot, of n = h w pixels each.
+``plane`` is (h, w, dr, d, whether windows go around the image); ``lane`` tells a thread its pixels, see `stride`.
 
-Numbers of pixels are cast to 32 bits after every operation: Numba widens them, and a GPU has no 64-bit integers. Indices
-are unsigned: a signed one may count from the end, which costs a comparison.
+Numbers of pixels are cast to 32 bits after every operation: Numba widens them, and a GPU has no 64-bit integers.
+Indices are unsigned: a signed one may count from the end, which costs a comparison.
 """
 
 import math
 
 import numpy as np
 
+from ._displacement_reference import Code
 from ._kernel import shared
 
 __all__ = ["add_rows", "begin", "count", "finish", "following", "own", "slot", "stride", "wrapped"]
 
 count = np.int32
 _u = np.uint32
-_HOMOGENEOUS, _SWAP, _ADD = 1, 4, 5  # of `displacement.Code`
+_HOMOGENEOUS, _SWAP, _ADD = int(Code.HOMOGENEOUS), int(Code.SWAP), int(Code.ADD)
 
 
 # --- the pixels of a thread -----------------------------------------------------------------------

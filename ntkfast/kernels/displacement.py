@@ -55,6 +55,8 @@ import numpy as np
 from numba import get_num_threads, njit
 
 from ._arcsine import arcsine
+from ._displacement_cuda import record as _record_cuda
+from ._displacement_cuda import walk as _cuda
 from ._displacement_reference import Boundary, Code
 from ._displacement_reference import record_reference as _record_reference
 from ._displacement_reference import walk_reference as _reference
@@ -731,14 +733,6 @@ def _launch(
         constants, frame, limits, boundary, sizes, _shape(frame, h, w), *arcsine(constants.dtype), units,
         recording, k_out, theta_out,
     )  # fmt: skip
-
-
-def _cuda(*_, stream=0):
-    raise NotImplementedError
-
-
-def _record_cuda(*_, stream=0):
-    raise NotImplementedError
 
 
 walk = Kernel("displacement.walk", _reference, _cpu, _cuda)
