@@ -7,8 +7,8 @@ Every channel's weights w are N(0, 1) (D, C), as far as a single channel is conc
 - Within the span U of the k = min(D, C / 2) leading directions of a layer's inputs, the first half of the channels is
   an orthogonal frame, ``Z Z^T = (C / 2) I``, and the second half its negative. So for inputs u, v in the span
   the sum over channels of (w u)(w v) is exact, and of relu(t) = t / 2 + |t| / 2 only the even part is random.
-- What a channel passes down of the leading directions of the layer's cotangents has the size 1, only its sign is random:
-  the sum over channels of its square, which scales all of the kernel below, does not vary.
+- What a channel passes down of the leading directions of the layer's cotangents has the size 1, and only its sign is
+  random: the sum over channels of its square, which scales all of the kernel below, does not vary.
 - The weights of the output are signs. Those of the two halves agree in half of all pairs: as many pairs pass
   1(t > 0) - 1(-t > 0) down as pass 1(t > 0) + 1(-t > 0) = 1, of whose squares the kernel of steps is the mean.
 
@@ -34,7 +34,7 @@ from ._image_network import _in_a_row
 __all__ = ["RandomNetwork", "widened"]
 
 # Places of guide images whose inputs are looked at, in at least so many images.
-_PLACES, _GUIDES = 4096, 8
+_PLACES, _GUIDES = 4096, 4
 
 # Leading directions of cotangents that are passed down as signs, and rounds between them and the frames.
 _PASSED, _ROUNDS = 2, 3
@@ -88,7 +88,7 @@ class RandomNetwork:
 
 def _drawn(value: RandomNetwork, backend: Backend, dtype: Any) -> tuple[Array, ...]:
     """Arrays of all layers, drawn in float64 on the CPU."""
-    n = max(_GUIDES, min(_PLACES, _PLACES // math.prod(value.in_shape[:2])))
+    n = max(_GUIDES, _PLACES // math.prod(value.in_shape[:2]))
     guides = guide_images(n, value.in_shape, philox.derive_key(value.key, 0))
     params, bases = _draw_upwards(value, guides)
     _balance(value.network, params, bases, guides)
@@ -105,7 +105,7 @@ def _draw_upwards(value: RandomNetwork, acts: Any) -> tuple[tuple[dict[str, Any]
         if shapes[i] and i < last:
             half = int(shapes[i]["weight"][-1]) // 2
             rows = _inputs(layer, acts)
-            bases[i] = _leading(rows.T @ rows, min(rows.shape[1], half))
+            bases[i] = _leading(rows, half)
             entry = _split(_paired(_normal((rows.shape[1], 2 * half), key), bases[i]), shapes[i])
         elif shapes[i]:
             entry = _output_weights(shapes[i], half, key)
@@ -123,7 +123,7 @@ def _balance(network: Sequential, params: tuple[dict[str, Any], ...], bases: dic
             continue
         assert isinstance(weight, JacobianFactors)
         delta = weight.delta.reshape(-1, weight.out_width)
-        directions = _leading(delta.T @ delta, min(_PASSED, weight.out_width))
+        directions = _leading(delta, _PASSED)
         _balance_layer(params[i], bases[i], directions)  # in place: the cotangents below are those of the new weights
 
 
@@ -161,15 +161,19 @@ def _paired(weights: Any, basis: Any) -> Any:
     return weights + basis @ (np.concatenate([frame, -frame], axis=1) - inside)
 
 
-def _leading(moments: Any, k: int) -> Any:
-    """Orthonormal basis (D, k) of the span of k leading directions of second moments (D, D)."""
-    if k == len(moments):
-        return np.eye(k)
-    return np.linalg.eigh(moments)[1][:, -k:]
+def _leading(rows: Any, most: int) -> Any:
+    """Orthonormal basis (D, k) of the span of the leading directions of rows (places, D): at most `most`."""
+    places, width = rows.shape
+    if width <= most:
+        return np.eye(width)
+    if width <= places:
+        return np.linalg.eigh(rows.T @ rows)[1][:, -most:]
+    k = min(most, places)  # long rows, which a dense layer reads
+    return np.linalg.qr(rows.T @ np.linalg.eigh(rows @ rows.T)[1][:, -k:])[0]
 
 
 def _frame(z: Any) -> Any:
-    """The matrix with orthogonal rows next to z (k, n), its polar factor, with squares as large as those of normal z."""
+    """The matrix with orthogonal rows next to z (k, n), its polar factor, with rows as long as those of normal z."""
     left, _, right = np.linalg.svd(z, full_matrices=False)
     return math.sqrt(z.shape[1]) * (left @ right)
 

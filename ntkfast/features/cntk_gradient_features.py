@@ -3,13 +3,13 @@
 import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 from .._check import check_int, set_checked
 from .._streams import Stream
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..convolutional import cntk_diagonal
+from ..convolutional.gradients import cntk_diagonal_vjp
 from ..kernels.philox import derive_key
 from ..layers import Cotangent, Layer
 from ..layers.motion import Pair, SharedMotion
@@ -19,8 +19,8 @@ from ._image_map import ImageFeatureMap
 
 __all__ = ["CNTKGradientFeatures"]
 
-# Networks by default, and the fewest features that are worth one.
-N_NETWORKS, FEWEST = 12, 16
+# Networks and channels by default, and the fewest features that are worth a network.
+N_NETWORKS, CHANNELS, FEWEST = 16, 48, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class CNTKGradientFeatures(ImageFeatureMap):
     n_features : int
         Number m of features.
     n_networks : int, optional
-        Number T of networks, at most `n_features`; default 12, or fewer where m < 192.
+        Number T of networks, at most `n_features`; default 16, or fewer where m < 256.
     channels : int, optional
-        Even number C of channels of every hidden layer; default 64.
+        Even number C of channels of every hidden layer; default 48.
     normalize : bool, optional
         Whether features have the exact norms; default True.
     seed : int
@@ -107,8 +107,8 @@ class CNTKGradientFeatures(ImageFeatureMap):
     in_shape: tuple[int, int, int]
     n_features: int
     _: KW_ONLY
-    n_networks: int | None = None  # type: ignore[assignment]
-    channels: int | None = None  # type: ignore[assignment]
+    n_networks: int = None  # type: ignore[assignment]
+    channels: int = None  # type: ignore[assignment]
     normalize: bool = True
     seed: int
 
@@ -119,7 +119,7 @@ class CNTKGradientFeatures(ImageFeatureMap):
         set_checked(
             self,
             n_networks=check_int(n_networks, "n_networks", minimum=1, maximum=self.n_features),
-            channels=check_int(64 if self.channels is None else self.channels, "channels", minimum=2),
+            channels=check_int(CHANNELS if self.channels is None else self.channels, "channels", minimum=2),
         )
         if self.channels % 2:
             raise ValueError(f"expected an even number of channels, got {self.channels}")
@@ -172,7 +172,9 @@ class CNTKGradientFeatures(ImageFeatureMap):
 
     def _image_bytes(self, itemsize: int) -> int:
         network = widened(self.network, self.in_shape, self.channels)
-        leaves = [(math.prod(layer.out_shape(shape)), layer, shape) for _, layer, shape in network.leaves(self.in_shape)]
+        leaves = [
+            (math.prod(layer.out_shape(shape)), layer, shape) for _, layer, shape in network.leaves(self.in_shape)
+        ]
         shapes = [(size, layer.parameter_shapes(shape).get("weight")) for size, layer, shape in leaves]
         outputs = [size for size, _ in shapes]
         # the inputs of a layer at all places of its output, and its gradient

@@ -1,0 +1,67 @@
+"""The feature maps of the convolutional NTK under one name."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .._check import check_choice
+from ..layers import Layer
+from ._image_map import ImageFeatureMap
+from .cntk_gradient_features import CNTKGradientFeatures
+from .cntk_random_features import CNTKRandomFeatures
+from .cntk_sketch import CNTKSketch
+
+__all__ = ["cntk_features"]
+
+METHODS: dict[str, type[ImageFeatureMap]] = {
+    "gradient": CNTKGradientFeatures,
+    "random": CNTKRandomFeatures,
+    "sketch": CNTKSketch,
+}
+
+
+def cntk_features(
+    network: Layer, in_shape: Sequence[int], n_features: int, *, method: str = "gradient", seed: int, **options: Any
+) -> ImageFeatureMap:
+    """Feature map phi with phi(x) . phi(y) close to the convolutional NTK of `network`.
+
+    Parameters
+    ----------
+    network : Layer
+        `layers.Sequential` of Conv2d, Dense, ReLU, AvgPool2d, GlobalAvgPool and Flatten; channels play no role.
+    in_shape : (int, int, int)
+        Height, width and channels of the images.
+    n_features : int
+        Number of features.
+    method : {"gradient", "random", "sketch"}
+        `CNTKGradientFeatures`, `CNTKRandomFeatures` or `CNTKSketch`.
+    seed : int
+        Key of the random stream, 0 <= seed < 2**64.
+    **options
+        Further arguments of the method's class.
+
+    Returns
+    -------
+    ImageFeatureMap
+
+    Raises
+    ------
+    TypeError, ValueError
+        As the method's class.
+
+    Notes
+    -----
+    Why "gradient" is the default: its norms are exact; its networks are drawn so that what varies most does not vary;
+    what networks estimate, they estimate without polynomials, whose degree bounds the accuracy of "sketch" however
+    many features it has; and nothing is sketched between layers, so that errors do not grow with depth. At equal time
+    it has the least error of the three. The others serve where its exact diagonal is too dear: their cost is linear in
+    pixels throughout (as is that of "gradient" with ``normalize=False``).
+
+    Examples
+    --------
+    >>> from ntkfast.layers import Conv2d, Dense, GlobalAvgPool, ReLU, Sequential
+    >>> network = Sequential(Conv2d(1, 3), ReLU(), GlobalAvgPool(), Dense(1))
+    >>> type(cntk_features(network, (8, 8, 3), 256, seed=0)).__name__
+    'CNTKGradientFeatures'
+    """
+    check_choice(method, "method", tuple(METHODS))
+    return METHODS[method](network, in_shape, n_features, seed=seed, **options)  # type: ignore[call-arg]
