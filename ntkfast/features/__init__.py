@@ -3,6 +3,9 @@
 from ._base import FeatureMap
 from .accuracy import GramError, gram_error, suggest_n_features
 from .arccosine import ArcCosineFeatures
+from .cntk_gradient_features import CNTKGradientFeatures
+from .cntk_random_features import CNTKRandomFeatures
+from .cntk_sketch import CNTKSketch
 from .ntk_sketch import NTKSketch
 from .nystroem import NystroemFeatures, nystroem
 from .one_pass import OnePassFeatures
@@ -12,6 +15,9 @@ from .random_features import NTKRandomFeatures
 
 __all__ = [
     "ArcCosineFeatures",
+    "CNTKGradientFeatures",
+    "CNTKRandomFeatures",
+    "CNTKSketch",
     "FeatureMap",
     "GramError",
     "NTKPolynomialSketch",

@@ -23,6 +23,7 @@ from .._check import (
 )
 from .._typing import Array
 from ..backends import Backend
+from ..convolutional import cntk
 from ..layers import Layer
 from ._image_network import Step, image_steps
 
@@ -145,8 +146,6 @@ class ImageFeatureMap(abc.ABC):
         -----
         Cost: quadratic in the number of pixels of an image, where the features are linear.
         """
-        from ..convolutional import cntk
-
         check_images(x1, "x1", self.in_shape)
         if x2 is not None:
             check_images(x2, "x2", self.in_shape)

@@ -61,4 +61,4 @@ def _filters(law: tuple[tuple[int, int], str, int], backend: Backend, dtype: Any
 def _orthonormal(backend: Backend, normal: Array) -> Array:
     """Orthonormal columns, uniformly distributed: of a QR decomposition whose R has a positive diagonal."""
     q, r = backend.xp.linalg.qr(normal)
-    return q * backend.xp.sign(backend.xp.diagonal(r))
+    return q * backend.xp.sign(r.diagonal())

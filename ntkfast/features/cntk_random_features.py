@@ -97,10 +97,10 @@ class CNTKRandomFeatures(ImageFeatureMap):
 
     def __post_init__(self) -> None:
         self._check_fields()
-        for name in ("channels", "width"):
-            value = getattr(self, name)
-            if value is not None:
-                set_checked(self, **{name: check_int(value, name, minimum=1)})
+        if self.channels is not None:
+            set_checked(self, channels=check_int(self.channels, "channels", minimum=2))
+        if self.width is not None:
+            set_checked(self, width=check_int(self.width, "width", minimum=1))
         check_choice(self.sampling, "sampling", FILTERS)
 
     @property
