@@ -8,10 +8,13 @@ from typing import Any, NamedTuple, TypeAlias
 from .._typing import Array
 from ..backends import Backend
 from ..kernels import displacement as kernels
-from ..kernels.displacement import Boundary
+from ..kernels.displacement import Boundary, Code
 from .architecture import NOWHERE, Box, Fork, Plan, Stage
 
-__all__ = ["Side", "State", "Tables", "boxes", "evaluate", "pair_bytes", "prepare", "side_bytes"]
+__all__ = ["Side", "State", "Tables", "boxes", "evaluate", "pair_bytes", "prepare", "scratch_bytes", "side_bytes"]
+
+# Entries to which the CPU's planes are rounded up.
+_ALIGNED = 64
 
 # Variances of all activations of a plan, one entry per node: (n, l, 2, h, w), or those of both branches.
 Tables: TypeAlias = tuple[Any, ...]
@@ -212,22 +215,29 @@ def _result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
 
 def pair_bytes(plan: Plan, itemsize: int) -> int:
     """Most bytes that one pair of images takes between stages."""
-    return itemsize * max(_tensors(plan, 0))
-
-
-def _tensors(plan: Plan, held: int) -> Iterator[int]:
-    """Numbers per pair that are alive while each node runs; `held` beside the plan's own input."""
     wanted, _ = boxes(plan, NOWHERE)
+    return itemsize * max(_tensors(plan, wanted, 0))
+
+
+def _tensors(plan: Plan, wanted: Boxes, held: int) -> Iterator[int]:
+    """Numbers per pair that are alive while each node runs; `held` are those that live as long as the plan runs."""
     before = 0
     for node, box in zip(plan, wanted, strict=True):
+        after = _result_size(node, box)
         if isinstance(node, Fork):
-            for branch in node.branches:
-                yield from _tensors(branch, held + 2 * before)
-            yield held + 3 * before
+            for i, branch in enumerate(node.branches):
+                yield from _tensors(branch, box[1 + i], held + before + i * after)
+            yield held + before + 3 * after
         else:
-            after = 2 * math.prod(_result_shape(node, box))
             yield held + before + after
-            before = after
+        before = after
+
+
+def _result_size(node: Stage | Fork, box: Any) -> int:
+    """Numbers of K and Theta behind a node."""
+    if isinstance(node, Stage):
+        return 2 * math.prod(_result_shape(node, box))
+    return max(_result_size(branch[-1], box[1 + i][-1]) for i, branch in enumerate(node.branches) if branch)
 
 
 def side_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int) -> int:
@@ -243,3 +253,17 @@ def _table_size(plan: Plan) -> int:
         else:
             total += 2 * node.n_tables * math.prod(node.size)
     return total
+
+
+def scratch_bytes(plan: Plan, channels: int, itemsize: int) -> int:
+    """Bytes in which one thread of a CPU walks planes, at most."""
+    return itemsize * max(_scratch_size(node, channels) for node in plan)
+
+
+def _scratch_size(node: Stage | Fork, channels: int) -> int:
+    if isinstance(node, Fork):
+        return max(_scratch_size(child, channels) for branch in node.branches for child in branch)
+    (h, w), (up, down, gap, circular) = node.size, node.frame
+    slots = max((op.row[5] + 1 for op in node.ops if op.row[0] >= Code.SAVE), default=0)
+    rows = 5 + 2 * slots + 2 * (channels + 2 * node.n_tables)
+    return rows * (((1 + circular) * h + up + down + 1) * (w + 2 * gap) + 2 * gap + 4 * _ALIGNED)

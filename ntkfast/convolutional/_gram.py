@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numba import get_num_threads
 
 from .._check import check_images, check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels.displacement import Code
-from ._execution import Side, State, evaluate, pair_bytes, prepare, side_bytes
+from ._execution import Side, State, evaluate, pair_bytes, prepare, scratch_bytes, side_bytes
 from .architecture import Fork, Plan
 
-__all__ = ["Block", "Progress", "check_image_pair", "diagonal", "gram", "is_homogeneous", "scaled"]
+__all__ = ["Block", "Progress", "check_image_pair", "diagonal", "gram", "is_homogeneous", "scaled", "sizes"]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -24,6 +25,8 @@ _ENOUGH = 1 << 29
 _BATCH = 1024
 # Images of a block: enough that their variances cost nothing beside the pairs of two blocks.
 _BLOCK = 256
+# Bytes of a pair in the list of a block's pairs while it is made; and beside a pair's tensors while it is evaluated.
+_PER_INDEX, _PER_PAIR = 32, 128
 
 
 def check_image_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, Backend]:
@@ -87,7 +90,7 @@ def _blocks(n1: int, n2: int, size: int, symmetric: bool) -> Iterator[Block]:
             inside = np.ones((rows.stop - row, columns.stop - column), bool)
             if symmetric and row == column:
                 inside = np.triu(inside)
-            yield Block(rows, columns, np.argwhere(inside).astype(np.int32))
+            yield Block(rows, columns, np.argwhere(inside).astype(np.int32, order="C"))
 
 
 class Sizes(NamedTuple):
@@ -105,14 +108,17 @@ def sizes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int, backend: Ba
     MemoryBudgetError
         `max_memory` is too small for one pair.
     """
-    per_pair, per_image = pair_bytes(plan, itemsize), 3 * side_bytes(plan, in_shape, itemsize)
+    per_pair, per_image = pair_bytes(plan, itemsize) + _PER_PAIR, 3 * side_bytes(plan, in_shape, itemsize)
     preparing = per_image + per_pair
-    smallest = 2 * per_image + per_pair
+    scratch = get_num_threads() * scratch_bytes(plan, in_shape[2], itemsize) if backend.name == "numpy" else 0
+    smallest = scratch + 2 * per_image + per_pair
     budget = memory_budget(max_memory, backend, smallest=smallest)
     if max_memory is None:
         budget = max(smallest, min(budget, _ENOUGH))
-    block = max(1, min(_BLOCK, budget // 2 // (2 * per_image), budget // 2 // preparing))
-    batch = max(1, min(_BATCH, (budget - 2 * block * per_image) // per_pair))
+    budget -= scratch
+    block = min(_BLOCK, budget // 2 // (2 * per_image), budget // 2 // preparing, math.isqrt(budget // 8 // _PER_INDEX))
+    block = max(1, block)
+    batch = max(1, min(_BATCH, (budget - 2 * block * per_image - _PER_INDEX * block**2) // per_pair))
     return Sizes(block, batch)
 
 
@@ -122,8 +128,8 @@ def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Pro
     other = x1 if x2 is None else x2
     n1, n2 = len(x1), len(other)
     total = n1 * (n1 + 1) // 2 if x2 is None else n1 * n2
-    out = backend.xp.empty((2, n1, n2), x1.dtype)
     found = sizes(plan, x1.shape[1:], x1.dtype.itemsize, backend, max_memory)
+    out = backend.xp.empty((2, n1, n2), x1.dtype)
     cache: dict[str, tuple[slice, Any]] = {}
     done = 0
     for block in _blocks(n1, n2, found.block, x2 is None):
@@ -179,8 +185,8 @@ def _write(out: Array, state: State, block: Block, pairs: np.ndarray, symmetric:
 def diagonal(plan: Plan, x: Array, max_memory: Any, progress: Progress | None) -> tuple[Array, Array]:
     """NNGP and NTK (n,) of every image with itself."""
     backend = get_backend(x)
-    out = backend.xp.empty((2, len(x)), x.dtype)
     found = sizes(plan, x.shape[1:], x.dtype.itemsize, backend, max_memory)
+    out = backend.xp.empty((2, len(x)), x.dtype)
     step = min(found.block, found.batch)
     for start in range(0, len(x), step):
         images, factors = scaled(plan, x[start : start + step])
