@@ -2,7 +2,7 @@
 
 Variances are recorded in float64, and the images of the two sides are independent of each other, with many channels: no
 two patches are nearly parallel, where the angle would have an error of sqrt(eps). Equal patches are the subject of
-test_displacement.py.
+test_displacement.py. Sums over planes cancel: their deviation may be many times that of their terms.
 """
 
 import math
@@ -119,7 +119,7 @@ def _pooling(draw, size):
     kernel, step = draw(st.tuples(*[st.integers(1, 3)] * 2)), draw(st.tuples(*[st.integers(1, 3)] * 2))
     before = tuple(draw(st.integers(0, k - 1)) for k in kernel)
     places = tuple(draw(st.integers(1, (s + b - 1) // t + 1)) for s, t, b in zip(size, step, before, strict=True))
-    return (Boundary.POOL, *kernel, *step, *before), places
+    return (int(Boundary.POOL), *kernel, *step, *before), places
 
 
 @st.composite
@@ -130,13 +130,13 @@ def _windows(draw, size, circular):
     before = tuple(draw(st.integers(0, k - 1)) for k in kernel)
     most = [s // t if circular else (s - 1) // t + 1 for s, t in zip(size, step, strict=True)]
     places = tuple(m if circular else draw(st.integers(1, m)) for m in most)
-    return (Boundary.WINDOW, *kernel, *step, *before), places
+    return (int(Boundary.WINDOW), *kernel, *step, *before), places
 
 
 @st.composite
 def _boundaries(draw, size, circular):
     """Limits, boundary, and the shape of the results of a pair."""
-    (h, w), kind = size, draw(st.sampled_from(list(Boundary)))
+    (h, w), kind = size, int(draw(st.sampled_from(list(Boundary))))
     if kind == Boundary.SUM and draw(st.booleans()):
         return (0, 0, 0, 0), (kind, 0, 0, 1, 1, 0, 0), (1, 1, 1, 1)
     if kind == Boundary.SUM:
@@ -147,7 +147,7 @@ def _boundaries(draw, size, circular):
         boundary, (h, w) = draw(_pooling(size))
     if kind == Boundary.WINDOW:
         boundary, (h, w) = draw(_windows(size, circular))
-    return draw(_box(h, w)), tuple(map(int, boundary)), (h, h, w, w)
+    return draw(_box(h, w)), boundary, (h, h, w, w)
 
 
 # --- arguments ------------------------------------------------------------------------------------
@@ -196,6 +196,6 @@ def _large(dtype):
 
 
 CASES = {
-    "displacement.walk": Case(_walk, outputs=(-2, -1), eps=256.0, large=_large),
+    "displacement.walk": Case(_walk, outputs=(-2, -1), eps=4096.0, large=_large),
     "displacement.record": Case(_record, eps=64.0),
 }

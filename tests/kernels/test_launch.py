@@ -12,7 +12,7 @@ if SIMULATED:
     pytest.skip("the CUDA simulator has no dispatchers", allow_module_level=True)
 
 CASES = cases.load()
-MOST_BLOCKS, MOST_THREADS = 2**31 - 1, 1024
+MOST_BLOCKS, MOST_THREADS, MOST_SHARED_BYTES = 2**31 - 1, 1024, 48 * 1024
 STREAM = object()
 
 
@@ -31,10 +31,11 @@ def geometries(monkeypatch):
 
 def _check(geometries):
     assert geometries, "the launcher launches nothing"
-    for blocks, threads, stream in geometries:
+    for blocks, threads, stream, *shared in geometries:
         assert 1 <= blocks <= MOST_BLOCKS
         assert 1 <= threads <= MOST_THREADS
         assert stream is STREAM
+        assert all(0 < n_bytes <= MOST_SHARED_BYTES for n_bytes in shared)
 
 
 @pytest.mark.parametrize(("kernel", "dtype"), cases.examples(), ids=lambda value: getattr(value, "name", value))
