@@ -25,9 +25,10 @@ import numpy as np
 
 from .._memo import memoised
 from .._typing import Array
-from ..backends import Backend
+from ..backends import Backend, get_backend
 from ..kernels import philox
 from ..layers import Conv2d, Cotangent, Dense, JacobianFactors, Layer, Sequential
+from ..layers._base import normal
 from ._guides import guide_images
 from ._image_network import _in_a_row
 
@@ -106,7 +107,7 @@ def _draw_upwards(value: RandomNetwork, acts: Any) -> tuple[tuple[dict[str, Any]
             half = int(shapes[i]["weight"][-1]) // 2
             rows = _inputs(layer, acts)
             bases[i] = _leading(rows, half)
-            entry = _split(_paired(_normal((rows.shape[1], 2 * half), key), bases[i]), shapes[i])
+            entry = _split(_paired(normal((rows.shape[1], 2 * half), key, np.float64), bases[i]), shapes[i])
         elif shapes[i]:
             entry = _output_weights(shapes[i], half, key)
         params.append(entry)
@@ -189,17 +190,13 @@ def _output_weights(shapes: dict[str, tuple[int, ...]], half: int, key: int) -> 
     """Signs (fan-in, 1); those of the two halves of the channels below agree in half of the pairs. The bias is 0."""
     fan_in = math.prod(shapes["weight"])
     signs = np.empty(fan_in)
-    philox.signs.cpu(key, 0, signs)
+    get_backend(signs).launch(philox.signs, key, 0, signs)
     if half > 0:
-        order = np.argsort(_normal((fan_in // (2 * half), half), philox.derive_key(key, 1)), axis=1, kind="stable")
+        order = np.argsort(
+            normal((fan_in // (2 * half), half), philox.derive_key(key, 1), np.float64), axis=1, kind="stable"
+        )
         agreement = 1.0 - 2.0 * (order % 2)
         halves = signs.reshape(-1, 2, half)
         halves[:, 1] = halves[:, 0] * agreement
     entry = {"weight": signs.reshape(shapes["weight"])}
     return entry | ({"bias": np.zeros(shapes["bias"])} if "bias" in shapes else {})
-
-
-def _normal(shape: tuple[int, int], key: int) -> Any:
-    out = np.empty(math.prod(shape))
-    philox.normal.cpu(key, 0, out)
-    return out.reshape(shape)

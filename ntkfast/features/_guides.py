@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import philox
+from ..layers._base import normal
 
 __all__ = ["guide_images"]
 
@@ -24,9 +24,7 @@ AGREEMENT = 0.85
 def guide_images(n: int, shape: tuple[int, int, int], key: int) -> Any:
     """Gaussian images (n, h, w, c), float64 of NumPy, with amplitudes 1 / frequency and variance 1 on average."""
     h, w, c = shape
-    noise = np.empty(n * h * w * (c + 1))
-    philox.normal.cpu(key, 0, noise)
-    noise = noise.reshape(n, h, w, c + 1)
+    noise = normal((n, h, w, c + 1), key, np.float64)
     mixed = np.sqrt(1 - AGREEMENT) * noise[..., :c] + np.sqrt(AGREEMENT) * noise[..., c:]
     amplitude = _amplitudes(h, w)[:, :, None]
     return np.fft.ifft2(np.fft.fft2(mixed, axes=(1, 2)) * amplitude, axes=(1, 2)).real

@@ -20,7 +20,7 @@ from ._image_map import ImageFeatureMap
 __all__ = ["CNTKGradientFeatures"]
 
 # Networks and channels by default, and the fewest features that are worth a network.
-N_NETWORKS, CHANNELS, FEWEST = 16, 48, 16
+N_NETWORKS, CHANNELS, FEWEST = 12, 48, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class CNTKGradientFeatures(ImageFeatureMap):
     n_features : int
         Number m of features.
     n_networks : int, optional
-        Number T of networks, at most `n_features`; default 16, or fewer where m < 256.
+        Number T of networks, at most `n_features`; default 12, or fewer where m < 192.
     channels : int, optional
         Even number C of channels of every hidden layer; default 48.
     normalize : bool, optional
@@ -179,7 +179,8 @@ class CNTKGradientFeatures(ImageFeatureMap):
         outputs = [size for size, _ in shapes]
         # the inputs of a layer at all places of its output, and its gradient
         patches = [size // w[-1] * math.prod(w[:-1]) + 2 * math.prod(w) for size, w in shapes if w is not None]
-        return itemsize * (sum(outputs) + 2 * max(outputs) + max(patches) + 3 * self.n_features)
+        gradient = sum(math.prod(w) for _, w in shapes if w is not None)
+        return itemsize * (sum(outputs) + 2 * max(outputs) + max(patches) + gradient + 3 * self.n_features)
 
 
 def _directional_gradient(random: RandomNetwork, x: Array, direction: Array) -> Array:

@@ -36,8 +36,8 @@ def images(n: int, h: int, w: int, c: int = 3, dtype: str = "float64"):
 def test_converges_to_the_exact_kernel(name):
     """Raw features, 24 networks of 32 channels, 1024 features: one fixed seed.
 
-    Measured over 20 seeds, the relative Frobenius error has a mean of at most 0.06 and a standard deviation of at most
-    0.02 for all networks; the bound is more than 6 deviations above the mean: failure probability below 1e-6.
+    Measured over 6 seeds, the relative Frobenius error has a mean of at most 0.064 and a standard deviation of at most
+    0.01 for every network; the bound is 8 deviations above the mean: failure probability below 1e-6.
     """
     x = images(6, 6, 5)
     features = CNTKGradientFeatures(
@@ -45,14 +45,15 @@ def test_converges_to_the_exact_kernel(name):
     )
     phi = features(x)
     exact = cntk(NETWORKS[name], x)
-    assert np.linalg.norm(phi @ phi.T - exact) < 0.2 * np.linalg.norm(exact)
+    assert np.linalg.norm(phi @ phi.T - exact) < 0.15 * np.linalg.norm(exact)
 
 
 @pytest.mark.stat
 def test_error_falls_with_networks():
     """Mean square errors of 12 seeds with 2 and with 32 networks: 16 times less variance, and a bias below.
 
-    The ratio is above 4 unless 12 draws deviate by a factor of 3 in their mean square: failure probability < 1e-6.
+    Measured: 0.2 and 0.13 against 0.009 and 0.012. Means of 12 squares, with at least 30 degrees of freedom each, would
+    have to deviate by a factor of 3 together: failure probability below 1e-6.
     """
     x = images(6, 6, 6)
     exact = cntk(GAP, x)
@@ -60,7 +61,7 @@ def test_error_falls_with_networks():
     def square_error(n_networks):
         errors = []
         for seed in range(12):
-            phi = CNTKGradientFeatures(GAP, (6, 6, 3), 64 * n_networks, n_networks=n_networks, channels=32,
+            phi = CNTKGradientFeatures(GAP, (6, 6, 3), 64 * n_networks, n_networks=n_networks, channels=16,
                                        normalize=False, seed=seed)(x)  # fmt: skip
             errors.append(np.linalg.norm(phi @ phi.T - exact) ** 2)
         return np.mean(errors)
