@@ -41,6 +41,7 @@ import numpy as np
 from numba import njit
 
 from ._arcsine import arcsine
+from ._displacement_gradient_cuda import pull as _cuda
 from ._displacement_gradient_reference import pull_reference as _reference
 from ._displacement_reference import Code
 from ._kernel import FASTMATH, Kernel, exact, in_threads, rows_jit, shared
@@ -68,13 +69,13 @@ def _affine(scale, total, bias):
 
 
 @shared
-def _polynomial(high, low, x):
-    """Value at x. In two loops, as LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
-    total = high[0]
+def _polynomial(high, low, x, factor):
+    """Value at x, times a factor. In two loops: LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
+    total = factor * high[0]
     for k in range(1, len(high)):
-        total = total * x + high[k]
+        total = total * x + factor * high[k]
     for k in range(len(low)):
-        total = total * x + low[k]
+        total = total * x + factor * low[k]
     return total
 
 
@@ -84,13 +85,11 @@ def _kappa(k, q1, q2, g, slope, high, low, units):
     zero, one, quarter = units
     determinant = q1 * (q2 - k) + k * (q1 - k)
     root = math.sqrt(determinant if determinant > zero else zero)
-    cosine, sine = abs(k) * g, root * g
-    near = cosine > sine
-    small = sine if near else cosine
-    t = small * _polynomial(high, low, small * small)
-    t = t if near else quarter - t
-    t = t if k > zero else quarter + quarter - t
-    return root, one - slope * t
+    near = abs(k) > root
+    small = g * (root if near else abs(k))
+    share, half = small * _polynomial(high, low, small * small, slope), slope * quarter  # slope times an angle
+    share = share if near else half - share
+    return root, one - (share if k > zero else half + half - share)
 
 
 @shared
@@ -99,7 +98,7 @@ def _homogeneous_slopes(k, theta, q1, q2, g, factor, slope, high, low, units):
     zero, one, _ = units
     half = one / (one + one)
     root, kappa_0 = _kappa(k, q1, q2, g, slope, high, low, units)
-    bend = factor * slope * theta / root
+    bend = factor * slope * theta / (root if root > zero else one)
     bend = bend if root > zero else zero
     return factor * (slope * root + k * kappa_0), factor * kappa_0, bend, half * factor * slope * root, half * k * bend
 
@@ -115,7 +114,7 @@ def _erf_slopes(k, theta, q1, q2, factor, high, low, units):
     sine, cosine = two * abs(k) * g, root * g
     near = sine < cosine
     small = sine if near else cosine
-    t = small * _polynomial(high, low, small * small)
+    t = small * _polynomial(high, low, small * small, one)
     t = t if near else quarter - t
     kappa = factor * two / (quarter * root)
     turn = kappa * theta / square
@@ -867,8 +866,8 @@ def _pull_pair(
                     planes, sides, sums, per_side, channels, other, place, -(-rows * width // _RUN) * _RUN
                 )
             else:
-                _store(planes, 0, geometry, inputs_ct[0])
-                _store(planes, 1, geometry, inputs_ct[1])
+                _store(planes, 0, geometry, inputs_ct[0][pair])
+                _store(planes, 1, geometry, inputs_ct[1][pair])
         _collect_side(sums, 0, images_ct[0], tables_ct[0], w, d, 0, gap, width, 1)
         _collect_side(sums, other, images_ct[1], tables_ct[1], w, d, d, gap, width, copies)
     for side in range(2):
@@ -888,7 +887,6 @@ def _pull_pairs(
     )
     for pair in range(start, stop):
         i, j = pairs[pair, 0], pairs[pair, 1]
-        inputs_ct = pair if images1.shape[1] == 0 else 0
         images1_ct[pair] = 0
         images2_ct[pair] = 0
         tables1_ct[pair] = 0
@@ -896,7 +894,7 @@ def _pull_pairs(
         _pull_pair(
             (images1[i], images2[j]), (k_in, theta_in), (tables1[i], tables2[j]), pair, scratch, program, constants,
             frame, shape, slopes, n_ops, limits, boundary, numbers, (k_ct[pair], theta_ct[pair]),
-            (images1_ct[pair], images2_ct[pair]), (k_in_ct[inputs_ct], theta_in_ct[inputs_ct]),
+            (images1_ct[pair], images2_ct[pair]), (k_in_ct, theta_in_ct),
             (tables1_ct[pair], tables2_ct[pair]),
         )  # fmt: skip
 
@@ -921,10 +919,6 @@ def _cpu(
         constants, frame, limits, boundary, _shape(frame, h, w), sizes, numbers, k_ct, theta_ct, images1_ct, images2_ct,
         k_in_ct, theta_in_ct, tables1_ct, tables2_ct,
     )  # fmt: skip
-
-
-def _cuda(*_, stream=0):
-    raise NotImplementedError
 
 
 pull = Kernel("displacement_gradient.pull", _reference, _cpu, _cuda)
