@@ -42,3 +42,17 @@ def relative_error(phi, kernel):
     """Relative Frobenius error of the features' Gram matrix."""
     gram = phi.astype(np.float64) @ phi.T.astype(np.float64)
     return float(np.linalg.norm(gram - kernel) / np.linalg.norm(kernel))
+
+
+def images(n, side=32, channels=3, dtype="float32", seed=0):
+    """Random images (n, side, side, channels), standardized, that are smooth like natural ones.
+
+    Amplitudes fall as frequency^-1.5: neighbours and channels have correlations of 0.9, as those of CIFAR-10.
+    """
+    rng = np.random.default_rng(seed)
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
+    amplitude = np.maximum(frequency, 1 / side) ** -1.5
+    shared = rng.standard_normal((n, side, side, 1))
+    noise = shared + 0.3 * rng.standard_normal((n, side, side, channels))
+    x = np.fft.ifft2(np.fft.fft2(noise, axes=(1, 2)) * amplitude[:, :, None], axes=(1, 2)).real
+    return ((x - x.mean((0, 1, 2))) / x.std((0, 1, 2))).astype(dtype)
