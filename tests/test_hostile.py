@@ -33,24 +33,50 @@ from hostile_cases import (
     pair,
     random_rows,
 )
+from hostile_convolutional import CONVOLUTIONAL_CASES, CONVOLUTIONAL_MADE_BY, CONVOLUTIONAL_NO_CALLS
 from hostile_networks import NETWORK_CASES, NETWORK_MADE_BY, NETWORK_NO_CALLS
 from hostile_projections import PROJECTION_CASES, PROJECTION_MADE_BY, PROJECTION_NO_CALLS
 from hypothesis import given
 from hypothesis import strategies as st
 
 import ntkfast
-from ntkfast import analytic, autodiff, backends, empirical, features, projection, regression, sketch, spectrum, zonal
+from ntkfast import (
+    analytic,
+    autodiff,
+    backends,
+    convolutional,
+    empirical,
+    features,
+    projection,
+    regression,
+    sketch,
+    spectrum,
+    zonal,
+)
 from ntkfast.errors import NtkfastError
 
-CASES = {**hostile_cases.CASES, **NETWORK_CASES, **PROJECTION_CASES}
-RECORDS = {**MADE_BY, **NETWORK_MADE_BY, **PROJECTION_MADE_BY}
-NOT_CALLED = NO_CALLS | NETWORK_NO_CALLS | PROJECTION_NO_CALLS
+CASES = {**hostile_cases.CASES, **NETWORK_CASES, **PROJECTION_CASES, **CONVOLUTIONAL_CASES}
+RECORDS = {**MADE_BY, **NETWORK_MADE_BY, **PROJECTION_MADE_BY, **CONVOLUTIONAL_MADE_BY}
+NOT_CALLED = NO_CALLS | NETWORK_NO_CALLS | PROJECTION_NO_CALLS | CONVOLUTIONAL_NO_CALLS
+PARTS = (
+    ntkfast,
+    analytic,
+    autodiff,
+    convolutional,
+    empirical,
+    features,
+    projection,
+    regression,
+    sketch,
+    spectrum,
+    zonal,
+)
 CLEAR = (ValueError, TypeError, OverflowError, NtkfastError)
 
 
 def public_names():
     """Functions and classes of the parts, and the classes' methods."""
-    for part in (ntkfast, analytic, autodiff, empirical, features, projection, regression, sketch, spectrum, zonal):
+    for part in PARTS:
         for name in part.__all__:
             thing = getattr(part, name)
             if isinstance(thing, types.ModuleType) or name in NOT_CALLED:

@@ -1,0 +1,81 @@
+"""Good calls of what computes infinite-width kernels of convolutional networks."""
+
+from hostile_arguments import PLAIN
+from hostile_cases import MEMORY, ROWS, Case, random_rows, taking
+
+from ntkfast import convolutional
+from ntkfast.layers import AvgPool2d, Conv2d, Dense, GlobalAvgPool, ReLU, Residual, Sequential
+
+NET = Sequential(
+    Conv2d(3, 3),
+    Residual(Sequential(ReLU(), Conv2d(3, 3)), Conv2d(3, 1)),
+    ReLU(),
+    AvgPool2d((2, 1), stride=1),
+    Conv2d(3, 2),
+    ReLU(),
+    GlobalAvgPool(),
+    Dense(2),
+)
+_PATTERN = random_rows(3, 1, 2)
+
+
+def images(x):
+    """Images (n, 3, columns, 2), of the scale of the rows, and zero where they are."""
+    return x[:, None, :, None] * _PATTERN
+
+
+def pair(x):
+    return {"x1": images(x), "x2": images(0.5 * x[::-1] + 0.25 * x)}
+
+
+def of_network(function):
+    return lambda **arguments: function(NET, **arguments)
+
+
+def counts(**arguments):
+    """What of a cost does not depend on the clock."""
+    cost = convolutional.estimate_cost(NET, **arguments)
+    assert cost.seconds > 0
+    return [float(number) for number in (cost.pairs, cost.pixel_pairs, cost.result_bytes)]
+
+
+def kernel_of(name):
+    """The kernel of a network of some settings."""
+    return lambda **settings: convolutional.cntk(getattr(convolutional, name)(**settings), images(PLAIN))
+
+
+def myrtle(**settings):
+    """Its scales, as its kernel takes images of 32 x 32."""
+    first = convolutional.myrtle(**settings).layers[0]
+    return [first.W_std, first.b_std, float(first.channels)]
+
+
+TWO_SETS = taking(f"{ROWS}, None", "x2") | taking(ROWS, "x1")
+ALONE = taking(f"{ROWS}, one column more, another dtype", "x")
+SETTINGS = {
+    "channels": (3, "count"),
+    "outputs": (2, "count"),
+    "W_std": (1.2, "positive"),
+    "b_std": (0.3, "not negative"),
+}
+ROW = {"depth": (2, "count"), "kernel_size": (2, "count"), **SETTINGS}
+
+CONVOLUTIONAL_CASES: dict[str, Case] = {
+    **{
+        name: Case(of_network(getattr(convolutional, name)), pair, MEMORY, TWO_SETS)
+        for name in ("cntk", "cnn_gp", "cnn_gp_and_cntk")
+    },
+    "cntk(x)": Case(
+        of_network(convolutional.cntk),
+        lambda x: {"x1": images(x)},
+        MEMORY,
+        taking(f"{ROWS}, one column more, another dtype", "x1"),
+    ),
+    "cntk_diagonal": Case(of_network(convolutional.cntk_diagonal), lambda x: {"x": images(x)}, MEMORY, ALONE),
+    "estimate_cost": Case(counts, pair, MEMORY, TWO_SETS),
+    "gap_network": Case(kernel_of("gap_network"), scalars=ROW),
+    "flatten_network": Case(kernel_of("flatten_network"), scalars=ROW),
+    "myrtle": Case(myrtle, scalars={"n": (5, "count"), **SETTINGS}),
+}
+CONVOLUTIONAL_MADE_BY = {"CostEstimate": "estimate_cost"}
+CONVOLUTIONAL_NO_CALLS: set[str] = set()
