@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -184,6 +185,21 @@ def test_blocks_of_images_do_not_matter(make, network):
 def test_blocks_give_the_same_bits_where_nothing_but_sketches_is_summed():
     phi, x = sketch(NETWORKS["flatten"]), images(11)
     np.testing.assert_array_equal(phi(x, max_memory=phi._image_bytes(8)), phi(x))
+
+
+@pytest.mark.parametrize("name", ["apply", "vjp"])
+def test_temporaries_stay_within_max_memory(make, network, name):
+    """tracemalloc sees NumPy's arrays; weights and tables are made before."""
+    phi, x = make(network, 64, 24), images(40)
+    arguments = (x,) if name == "apply" else (x, phi(x))
+    budget = 10 * phi._image_bytes(8)
+    call = getattr(phi, name)
+    call(*arguments)
+    tracemalloc.start()
+    call(*arguments, max_memory=budget)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= budget + 2 * x.nbytes + 8 * 40 * 64
 
 
 def test_too_little_memory_is_refused(make):
