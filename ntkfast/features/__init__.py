@@ -3,6 +3,7 @@
 from ._base import FeatureMap
 from .accuracy import GramError, gram_error, suggest_n_features
 from .arccosine import ArcCosineFeatures
+from .cntk_features import cntk_features
 from .cntk_gradient_features import CNTKGradientFeatures
 from .cntk_random_features import CNTKRandomFeatures
 from .cntk_sketch import CNTKSketch
@@ -26,6 +27,7 @@ __all__ = [
     "NystroemFeatures",
     "OnePassFeatures",
     "PivotedCholesky",
+    "cntk_features",
     "gram_error",
     "nystroem",
     "random_pivoted_cholesky",

@@ -27,7 +27,7 @@ from .._memo import memoised
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels import philox
-from ..layers import Conv2d, Cotangent, Dense, JacobianFactors, Layer, Sequential
+from ..layers import Conv2d, Cotangent, Dense, JacobianFactors, Layer, ReLU, Sequential
 from ..layers._base import normal
 from ._guides import guide_images
 from ._image_network import _in_a_row
@@ -50,14 +50,21 @@ def widened(network: Layer, in_shape: tuple[int, ...], channels: int) -> Sequent
         The last layer with parameters comes before an activation: single outputs then have no limit.
     """
     rows = [layer for _, layer in _in_a_row(network, "")]
-    affine = [i for i, layer in enumerate(rows) if isinstance(layer, (Conv2d, Dense))]
-    bent = [i for i, layer in enumerate(rows) if type(layer).__name__ == "ReLU"]
-    if not affine or (bent and bent[-1] > affine[-1]):
+    affine = [i for i, layer in enumerate(rows) if isinstance(layer, Conv2d | Dense)]
+    bent = [i for i, layer in enumerate(rows) if isinstance(layer, ReLU)]
+    if not affine or max(bent, default=-1) > affine[-1]:
         raise ValueError("expected a network that ends in a Conv2d or Dense, perhaps pooled or flattened")
     for i in affine:
-        width = 1 if i == affine[-1] else channels
-        rows[i] = dataclasses.replace(rows[i], **{"channels" if isinstance(rows[i], Conv2d) else "out_dim": width})
+        rows[i] = _with_width(rows[i], 1 if i == affine[-1] else channels)
     return Sequential(*rows)
+
+
+def _with_width(layer: Layer, width: int) -> Layer:
+    """A Conv2d or Dense with `width` outputs."""
+    if isinstance(layer, Conv2d):
+        return dataclasses.replace(layer, channels=width)
+    assert isinstance(layer, Dense)
+    return dataclasses.replace(layer, out_dim=width)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,16 @@
 
 import math
 
+import numba
 import numpy as np
 import pytest
 from helpers import deviation
 
 from ntkfast._memo import CACHE
 from ntkfast.analytic import ntk
+from ntkfast.backends import get_backend
 from ntkfast.convolutional import cntk, cntk_diagonal
-from ntkfast.features import CNTKGradientFeatures
+from ntkfast.features import CNTKGradientFeatures, CNTKRandomFeatures, CNTKSketch, cntk_features
 from ntkfast.features._guided_networks import RandomNetwork, _balance_layer, _paired, widened
 from ntkfast.features._guided_sketch import GuidedSketch, gradient_parts
 from ntkfast.features._guides import guide_images
@@ -103,6 +105,12 @@ def test_blocks_and_seeds(dtype):
     eps = np.finfo(dtype).eps
     assert deviation(features(x, max_memory=2 * least), phi) < 100 * eps
     assert deviation(features(x[2:3]), phi[2:3]) < 100 * eps
+    n_threads = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        assert deviation(features(x), phi) < 100 * eps
+    finally:
+        numba.set_num_threads(n_threads)
     CACHE.clear()
     again = CNTKGradientFeatures(GAP, (6, 5, 3), 100, n_networks=3, channels=8, seed=5)
     np.testing.assert_array_equal(again(x), phi)
@@ -120,6 +128,7 @@ def test_images_of_zeros_have_zero_features():
     x = np.zeros((2, 6, 5, 3))
     features = CNTKGradientFeatures(GAP, (6, 5, 3), 64, channels=8, seed=5)
     assert not features(x).any()
+    assert not features.vjp(x, np.ones((2, 64))).any()
     features = CNTKGradientFeatures(NETWORKS["bias"], (6, 5, 3), 64, channels=8, seed=5)
     assert np.isfinite(features(x)).all()
 
@@ -248,7 +257,26 @@ def test_refuses_normalize_that_is_no_bool():
         CNTKGradientFeatures(GAP, (6, 5, 3), 64, normalize=1, seed=0)
 
 
-def _numpy():
-    from ntkfast.backends import get_backend
+# --- the choice ---------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("method", "options", "expected"),
+    [
+        ("gradient", {"channels": 8}, CNTKGradientFeatures(GAP, (6, 5, 3), 64, channels=8, seed=2)),
+        ("random", {"sampling": "gaussian"}, CNTKRandomFeatures(GAP, (6, 5, 3), 64, sampling="gaussian", seed=2)),
+        ("sketch", {"degree": 2}, CNTKSketch(GAP, (6, 5, 3), 64, degree=2, seed=2)),
+    ],
+)
+def test_cntk_features_returns_the_map_of_a_method(method, options, expected):
+    assert cntk_features(GAP, (6, 5, 3), 64, method=method, seed=2, **options) == expected
+
+
+def test_cntk_features_takes_gradients_by_default():
+    assert cntk_features(GAP, (6, 5, 3), 64, seed=2) == CNTKGradientFeatures(GAP, (6, 5, 3), 64, seed=2)
+    with pytest.raises(ValueError, match="method"):
+        cntk_features(GAP, (6, 5, 3), 64, method="fourier", seed=2)
+
+
+def _numpy():
     return get_backend(np.zeros(1))
