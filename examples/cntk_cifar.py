@@ -53,8 +53,8 @@ from ntkfast.regression import NormalEquations, kernel_ridge
 # Ridges to compare, relative to the mean of the kernel's diagonal, from the largest down to the error's least.
 RIDGES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6, 1e-6)
 
-# Rows of the kernel that are finished and kept together, and images whose features are.
-ROWS, IMAGES = 16, 1024
+# Images whose features are made at once.
+IMAGES = 1024
 
 # Seconds between lines of progress.
 QUIET = 30.0
@@ -144,7 +144,7 @@ def exact(net: Layer, data: Data, args: argparse.Namespace) -> Row:
     if args.flips:
         kernel = functools.partial(flip_augmented, kernel)
     folder = None if args.cache is None else args.cache / fingerprint(net, data, args.flips)
-    k, k_test, made_s = exact_kernel(kernel, data, folder)
+    k, k_test, made_s = exact_kernel(kernel, data, folder, args.rows)
     with watch("solve"):
         prediction, ridge = regress_on_kernel(k, k_test, data)
     watch.seconds["made"] = made_s
@@ -169,14 +169,14 @@ def fingerprint(net: Layer, data: Data, flips: bool) -> str:
 
 
 def exact_kernel(
-    kernel: Callable[..., np.ndarray], data: Data, folder: pathlib.Path | None
+    kernel: Callable[..., np.ndarray], data: Data, folder: pathlib.Path | None, n_rows: int = 16
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Kernel of the training images, of test and training images, and seconds, those of an earlier run included."""
     n, m, seconds = len(data.x_train), len(data.x_test), 0.0
     k = np.empty((n, n + m), data.x_train.dtype)
     with progress("exact kernel", n * (n + 1) // 2 + n * m) as tell:
         done = 0
-        for rows in blocks(n, ROWS):
+        for rows in blocks(n, n_rows):
             path = None if folder is None else folder / f"rows-{rows.start:06d}.npz"
             part, took = kept(path, functools.partial(kernel_rows, kernel, data, rows))
             k[rows, rows.start :] = part
@@ -443,6 +443,7 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--test", type=int, help="test images of the exact kernel, default all")
     parser.add_argument("--no-exact", action="store_true", help="features only, on all images")
     parser.add_argument("--cache", type=pathlib.Path, help="folder in which the exact kernel's rows are kept")
+    parser.add_argument("--rows", type=int, default=16, help="rows of the exact kernel that go to the cache together")
     parser.add_argument("--method", nargs="*", default=["gradient"], choices=["gradient", "random", "sketch"])
     parser.add_argument("--features", type=int, nargs="+", default=[1024, 4096, 16384], help="dimensions")
     parser.add_argument("--option", type=_option, action="append", default=[], help="of the map, e.g. n_networks=32")

@@ -89,12 +89,12 @@ def _pool(n_threads):
 
 
 def floor_ns(dtype="float32", repeat=REPEAT):
-    """Nanoseconds per pixel pair and layer right now, on all of Numba's threads together; best of three."""
+    """Nanoseconds per pixel pair and layer right now, on all of Numba's threads together; best of ten."""
     n_threads = numba.get_num_threads()
     arguments = [vectors(dtype) for _ in range(n_threads)]
     layers(*arguments[0], 1)
     best = math.inf
-    for _ in range(3):
+    for _ in range(10):
         start = time.perf_counter()
         for part in [_pool(n_threads).submit(layers, *own, repeat) for own in arguments]:
             part.result()
