@@ -82,13 +82,40 @@ def _total(planes, start, step, n_taps, place, end, n, zero):
 
 
 @shared
+def _three(planes, start, step, p, q, size, circular, n, zero):
+    """Sums of K and Theta over the neighbors of pixel p on one axis and itself; `_total` without its loop."""
+    low, high = (p, q) if p < q else (q, p)
+    place, last = count(start + p * step), count(size - 1)
+    k, theta = zero, zero
+    if circular or low > 0:
+        other = count(place - step if p > 0 else place + last * step)
+        k, theta = planes[_u(other)], planes[_u(n + other)]
+    k += planes[_u(place)]
+    theta += planes[_u(n + place)]
+    if circular or high < last:
+        other = count(place + step if p < last else start)
+        k += planes[_u(other)]
+        theta += planes[_u(n + other)]
+    return k, theta
+
+
+@shared
+def _along(planes, start, step, p, q, size, kernel, before, circular, n, zero):
+    """Sums of K and Theta over a window along one axis, whose first pixel is at `start`."""
+    if kernel == 3 and before == 1:
+        return _three(planes, start, step, p, q, size, circular, n, zero)
+    first, n_taps = _span(p, q, size, kernel, before, circular)
+    return _total(planes, start, step, n_taps, count(first * step), count(size * step), n, zero)
+
+
+@shared
 def add_rows(planes, plane, lane, kernel, before):
     """Sums of K and Theta over the rows of a window, behind Theta."""
     h, w, dr, _, circular = plane
     n, zero, r, c = count(h * w), planes.dtype.type(0), lane[2], lane[3]
     for i in own(n, lane):
-        row, n_taps = _span(r, wrapped(count(r + dr), h), h, kernel, before, circular)
-        k, theta = _total(planes, count(0), w, n_taps, count(row * w + c), n, n, zero)
+        r2 = wrapped(count(r + dr), h)
+        k, theta = _along(planes, c, w, r, r2, h, kernel, before, circular, n, zero)
         planes[_u(2 * n + i)] = k
         planes[_u(3 * n + i)] = theta
         r, c = following(r, c, lane, w)
@@ -144,8 +171,8 @@ def finish(planes, convolves, window, affine, activation, scales, layer, tables1
         c2 = wrapped(count(c + d), w)
         k, theta = planes[_u(i)], planes[_u(n + i)]
         if convolves:
-            column, n_taps = _span(c, c2, w, window[0], window[1], circular)
-            k, theta = _total(planes, count(2 * n + r * w), count(1), n_taps, column, w, n, zero)
+            row = count(2 * n + r * w)
+            k, theta = _along(planes, row, count(1), c, c2, w, window[0], window[1], circular, n, zero)
             k = affine[0] * k + affine[1]
             theta = affine[0] * theta + k
         if activation > 0:
