@@ -51,10 +51,17 @@ def cntk_features(
     Notes
     -----
     Why "gradient" is the default: its norms are exact; its networks are drawn so that what varies most does not vary;
-    what networks estimate, they estimate without polynomials, whose degree bounds the accuracy of "sketch" however
-    many features it has; and nothing is sketched between layers, so that errors do not grow with depth. At equal time
-    it has the least error of the three. The others serve where its exact diagonal is too dear: their cost is linear in
-    pixels throughout (as is that of "gradient" with ``normalize=False``).
+    it has no polynomials, whose degree bounds the accuracy of "sketch" however many features it has; and nothing is
+    sketched between layers. Relative Frobenius errors of the Gram matrix of 8 CIFAR-10 images, three 3 x 3
+    convolutions and global average, 4096 features, with 6 networks for "gradient", which then takes as long as the
+    others with their defaults; and with the rows of all three brought to their exact norms:
+
+                    gradient    random      sketch
+        as it is    0.025       0.027       0.072       (normalize=False)
+        exact norms 0.005       0.012       0.021
+
+    All cost time linear in the pixels, but for the exact norms of "gradient": one entry of the exact kernel per image,
+    which is quadratic, and small beside the rest up to about 64 x 64 pixels.
 
     Examples
     --------
