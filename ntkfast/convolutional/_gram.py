@@ -15,7 +15,17 @@ from ..kernels.displacement import Code
 from ._execution import Side, State, evaluate, pair_bytes, prepare, scratch_bytes, side_bytes
 from .architecture import Fork, Plan
 
-__all__ = ["Block", "Progress", "check_image_pair", "diagonal", "gram", "is_homogeneous", "scaled", "sizes"]
+__all__ = [
+    "Block",
+    "Progress",
+    "check_image_pair",
+    "check_progress",
+    "diagonal",
+    "gram",
+    "is_homogeneous",
+    "scaled",
+    "sizes",
+]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
@@ -40,6 +50,12 @@ def check_image_pair(x1: Array, x2: Array | None) -> tuple[Array, Array | None, 
     if x1.dtype != x2.dtype:
         raise TypeError(f"expected x1 and x2 of one dtype, got {x1.dtype} and {x2.dtype}")
     return x1, x2, backend
+
+
+def check_progress(progress: Any) -> None:
+    """Refuse what cannot be called."""
+    if progress is not None and not callable(progress):
+        raise TypeError(f"expected progress to be None or callable, got {progress!r}")
 
 
 def is_homogeneous(plan: Plan) -> bool:
@@ -124,6 +140,7 @@ def sizes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int, backend: Ba
 
 def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Progress | None) -> tuple[Array, Array]:
     """NNGP and NTK (n1, n2) of checked images; `x2` None computes one triangle and mirrors it."""
+    check_progress(progress)
     backend = get_backend(x1)
     other = x1 if x2 is None else x2
     n1, n2 = len(x1), len(other)
@@ -184,6 +201,7 @@ def _write(out: Array, state: State, block: Block, pairs: np.ndarray, symmetric:
 
 def diagonal(plan: Plan, x: Array, max_memory: Any, progress: Progress | None) -> tuple[Array, Array]:
     """NNGP and NTK (n,) of every image with itself."""
+    check_progress(progress)
     backend = get_backend(x)
     found = sizes(plan, x.shape[1:], x.dtype.itemsize, backend, max_memory)
     out = backend.xp.empty((2, len(x)), x.dtype)

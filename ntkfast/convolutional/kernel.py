@@ -10,8 +10,6 @@ where C(A)(p, q) is the mean over the window's offsets s of A(p + s, q + s). How
 `ntkfast.kernels.displacement`.
 """
 
-from typing import Any
-
 from .._check import check_images
 from .._typing import Array
 from ..analytic import KernelPair
@@ -45,7 +43,7 @@ def cntk(
     max_memory : int, optional
         Bytes of temporaries beside the result; default the least of 512 MiB and a quarter of what is free.
     progress : callable, optional
-        ``progress(done, total)`` is called with numbers of image pairs, about once a second.
+        ``progress(done, total)`` is called with numbers of image pairs, after every 1024 of them or fewer.
 
     Returns
     -------
@@ -169,7 +167,9 @@ def cnn_gp_and_cntk(
     return KernelPair(*gram(plan(network, x1.shape[1:]), x1, x2, max_memory, progress))
 
 
-def cntk_diagonal(network: Layer, x: Array, *, max_memory: int | None = None, progress: Any = None) -> KernelPair:
+def cntk_diagonal(
+    network: Layer, x: Array, *, max_memory: int | None = None, progress: Progress | None = None
+) -> KernelPair:
     """NNGP and NTK of every image with itself.
 
     Parameters

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntkfast import backends
-from ntkfast.convolutional import cnn_gp_and_cntk, cntk_diagonal
+from ntkfast.convolutional import cnn_gp_and_cntk, cntk_diagonal, gap_network
 from ntkfast.layers import (
     Abs,
     AvgPool2d,
@@ -159,6 +159,14 @@ def test_single_precision(name):
 def test_random_architectures_in_single_precision(drawn, seed):
     x = images(drawn.size, 3, seed).astype(np.float32)
     assert_equals_the_recursion(drawn.network, x[:2], x[2:], 1e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", ["SAME", "CIRCULAR"])
+def test_deep_networks(padding, dtype):
+    """Angles fall with the depth, but differences of nearly equal numbers do not: errors grow slowly."""
+    network, x = gap_network(40, padding=padding), images((4, 5), 3, seed=0).astype(dtype)
+    assert_equals_the_recursion(network, x[:2], x[[0, 2]], 100 * np.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

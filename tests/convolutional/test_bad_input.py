@@ -193,6 +193,13 @@ def test_budgets_that_are_no_numbers_of_bytes_are_refused(function, bad):
 
 
 @every_function
+@pytest.mark.parametrize("bad", [1, "bar", True])
+def test_progress_that_cannot_be_called_is_refused(function, bad):
+    with pytest.raises(TypeError, match="progress to be None or callable, got"):
+        function(NETWORK, X, progress=bad)
+
+
+@every_function
 @pytest.mark.parametrize("name", BUDGET_NETWORKS)
 def test_the_budget_that_an_error_names_is_enough(function, name):
     network = BUDGET_NETWORKS[name]
