@@ -28,21 +28,17 @@ Zandieh, Han, Avron, Shoham, Kim, Shin. Scaling neural tangent kernels via sketc
 """
 
 import argparse
-import collections
-import contextlib
 import functools
 import hashlib
 import json
 import pathlib
-import re
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from cntk_cifar_report import HEAD, Row, Stopwatch, duration, peak_gb, plot, progress, show
 
 from ntkfast.convolutional import cntk, estimate_cost, gap_network
 from ntkfast.features import cntk_features
@@ -55,9 +51,6 @@ RIDGES = (1.0, 3e-1, 1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5, 3e-6,
 
 # Images whose features are made at once.
 IMAGES = 1024
-
-# Seconds between lines of progress.
-QUIET = 30.0
 
 
 @dataclass(frozen=True)
@@ -86,21 +79,6 @@ class Data:
     def accuracy(self, prediction: np.ndarray) -> float:
         """Share of test images whose largest output is that of their class."""
         return float((prediction.argmax(axis=1) == self.y_test).mean())
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table."""
-
-    method: str
-    n_features: int | None
-    n_train: int
-    n_test: int
-    accuracy: float
-    made_s: float
-    solve_s: float
-    peak_gb: float
-    ridge: float
 
 
 # --- images -------------------------------------------------------------------------------------
@@ -133,6 +111,11 @@ def _through(act: Callable[[np.ndarray], np.ndarray], data: Data) -> Data:
     return replace(data, x_train=act(data.x_train), x_test=act(data.x_test))
 
 
+def blocks(n: int, size: int) -> Iterator[slice]:
+    """Slices of at most `size` that cover n."""
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
 # --- 1. the exact kernel ------------------------------------------------------------------------
 
 
@@ -148,7 +131,7 @@ def exact(net: Layer, data: Data, args: argparse.Namespace) -> Row:
     with watch("solve"):
         prediction, ridge = regress_on_kernel(k, k_test, data)
     watch.seconds["made"] = made_s
-    return watch.row("exact", None, data, prediction, ridge)
+    return row("exact", None, data, watch, prediction, ridge)
 
 
 def expect(net: Layer, data: Data, flips: bool) -> None:
@@ -245,7 +228,7 @@ def on_features(net: Layer, data: Data, method: str, n_features: int, args: argp
     with progress(f"{method} {n_features}", len(data.x_train) + len(data.x_test)) as tell:
         regress = stream if n_features < data.n_fit else through_kernel
         prediction, ridge = regress(Transform(transform, watch, tell), data, watch)
-    return watch.row(method, n_features, data, prediction, ridge)
+    return row(method, n_features, data, watch, prediction, ridge)
 
 
 def flipped_mean(phi: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
@@ -256,7 +239,7 @@ def flipped_mean(phi: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.n
 class Transform:
     """A feature map on many images, watched."""
 
-    def __init__(self, phi: Callable[[np.ndarray], np.ndarray], watch: "Stopwatch", tell: Callable[[int], None]):
+    def __init__(self, phi: Callable[[np.ndarray], np.ndarray], watch: Stopwatch, tell: Callable[[int], None]):
         self.phi, self.watch, self.tell, self.done = phi, watch, tell, 0
 
     def blocks(self, x: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
@@ -273,7 +256,7 @@ class Transform:
         return np.concatenate([phi for _, phi in self.blocks(x)])
 
 
-def stream(transform: Transform, data: Data, watch: "Stopwatch") -> tuple[np.ndarray, float]:
+def stream(transform: Transform, data: Data, watch: Stopwatch) -> tuple[np.ndarray, float]:
     """Predictions and the ridge by normal equations: the features of the fitted images are used once, and gone."""
     y, n = data.targets("float32"), data.n_fit
     equations = NormalEquations(dtype="float64")
@@ -288,124 +271,11 @@ def stream(transform: Transform, data: Data, watch: "Stopwatch") -> tuple[np.nda
         return equations.solve(reg, overwrite=True).predict(test), reg
 
 
-def through_kernel(transform: Transform, data: Data, watch: "Stopwatch") -> tuple[np.ndarray, float]:
+def through_kernel(transform: Transform, data: Data, watch: Stopwatch) -> tuple[np.ndarray, float]:
     """The same by the kernel matrix of the features, which is smaller where they are more than the images."""
     train, test = transform(data.x_train), transform(data.x_test)
     with watch("solve"):
         return regress_on_kernel(train @ train.T, test @ train.T, data)
-
-
-# --- what it takes ------------------------------------------------------------------------------
-
-
-class Stopwatch:
-    """Seconds by name, and the peak of the memory since it was made."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = collections.defaultdict(float)
-        with contextlib.suppress(OSError):  # Linux; elsewhere, and where it is forbidden, the peak is that of all
-            pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        """Add the time of a block."""
-        start = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - start
-
-    def row(self, method: str, n_features: int | None, data: Data, prediction: np.ndarray, ridge: float) -> Row:
-        """What was done as a line of the table."""
-        sizes = len(data.y_train), len(data.y_test)
-        seconds = self.seconds["made"], self.seconds["solve"]
-        return Row(method, n_features, *sizes, data.accuracy(prediction), *seconds, peak_gb(), ridge)
-
-
-def peak_gb() -> float:
-    """Most resident memory of the process."""
-    with contextlib.suppress(OSError, TypeError):
-        return int(re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())[1]) * 1024 / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
-
-
-def blocks(n: int, size: int) -> Iterator[slice]:
-    """Slices of at most `size` that cover n."""
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
-
-
-@contextlib.contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function that is told how much is done: a bar on a terminal if rich is there, and lines elsewhere."""
-    try:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-    except ImportError:
-        Progress = None
-    if Progress is None or not sys.stdout.isatty():
-        yield lines(title, total)
-        return
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-def lines(title: str, total: int) -> Callable[[int], None]:
-    """A line now and then, with the time that is left at the rate so far; rows from a cache take none."""
-    start = last = time.perf_counter()
-    first = 0
-
-    def tell(done: int) -> None:
-        nonlocal start, last, first
-        now = time.perf_counter()
-        if now - start < 1.0:
-            start, first = now, done
-        elif now - last > QUIET:
-            last = now
-            left = (now - start) / (done - first) * (total - done)
-            print(f"{title}: {100 * done / total:.1f} %, {duration(left)} left", flush=True)
-
-    return tell
-
-
-def duration(seconds: float) -> str:
-    """E.g. 1:02:03."""
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-# --- the table and the plot ---------------------------------------------------------------------
-
-HEAD = (
-    f"{'method':12s}{'features':>9s}{'train':>8s}{'test':>7s}{'accuracy':>11s}"
-    f"{'made s':>10s}{'solve s':>10s}{'peak GB':>9s}{'ridge':>10s}"
-)
-
-
-def show(row: Row) -> None:
-    """Print a line of the table as soon as it is known."""
-    print(
-        f"{row.method:12s}{row.n_features or '':>9}{row.n_train:8d}{row.n_test:7d}{100 * row.accuracy:9.2f} %"
-        f"{row.made_s:10.1f}{row.solve_s:10.1f}{row.peak_gb:9.2f}{row.ridge:10.3g}",
-        flush=True,
-    )
-
-
-def plot(rows: list[Row], path: pathlib.Path) -> None:
-    """Accuracy against seconds, a line per method and number of images."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for name in dict.fromkeys((row.method, row.n_train) for row in rows):
-        line = [row for row in rows if (row.method, row.n_train) == name]
-        seconds, accuracies = [row.made_s + row.solve_s for row in line], [100 * row.accuracy for row in line]
-        axes.plot(seconds, accuracies, "s" if name[0] == "exact" else "o-", label=f"{name[0]}, {name[1]} images")
-        for row, *place in zip(line, seconds, accuracies, strict=True):
-            axes.annotate(row.n_features or "", place, (4, -10), textcoords="offset points", fontsize=8)
-    axes.set(xscale="log", xlabel="seconds: kernel or features, and regression", ylabel="test accuracy (%)")
-    axes.grid(color="#dddddd")
-    axes.legend()
-    figure.savefig(path, dpi=150)
 
 
 # --- all of it ----------------------------------------------------------------------------------
@@ -416,17 +286,25 @@ def run(args: argparse.Namespace) -> list[Row]:
     everything = load(args.files, reduce=args.reduce, whiten=args.zca, seed=args.seed)
     some, net = everything.first(args.train, args.test), gap_network(args.depth)
     print(f"{len(everything.x_train)} training and {len(everything.x_test)} test images {everything.x_train.shape[1:]}")
-    rows = [] if args.no_exact else [exact(net, some, args)]
+    rows: list[Row] = []
+    if not args.no_exact:
+        rows.append(exact(net, some, args))
     print(HEAD)
-    for row in rows:
-        show(row)
+    if rows:
+        show(rows, args.out)
     limited = len(some.y_train) < len(everything.y_train) or len(some.y_test) < len(everything.y_test)
     for data in [some, everything] if limited and not args.no_exact else [everything]:
         for method in args.method:
             for n_features in args.features:
                 rows.append(on_features(net, data, method, n_features, args))
-                show(rows[-1])
+                show(rows, args.out)
     return rows
+
+
+def row(method: str, n_features: int | None, data: Data, watch: Stopwatch, prediction: np.ndarray, ridge: float) -> Row:
+    """What was done as a line of the table."""
+    sizes, seconds = (len(data.y_train), len(data.y_test)), (watch.seconds["made"], watch.seconds["solve"])
+    return Row(method, n_features, *sizes, data.accuracy(prediction), *seconds, peak_gb(), ridge)
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -456,8 +334,6 @@ def main(arguments: list[str] | None = None) -> list[Row]:
     parser.add_argument("--plot", type=pathlib.Path, help="also draw accuracy against time (needs matplotlib)")
     args = parser.parse_args(arguments)
     rows = run(args)
-    if args.out:
-        args.out.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     if args.plot:
         plot(rows, args.plot)
     return rows

@@ -1,7 +1,7 @@
 """The example runs from end to end on small images; its kernel is the kernel, and a run that was stopped goes on."""
 
 import functools
-import importlib.util
+import importlib
 import json
 import pathlib
 import sys
@@ -15,18 +15,22 @@ from ntkfast.features import cntk_features
 from ntkfast.images import flip_augmented, with_flips
 from ntkfast.regression import NormalEquations
 
-EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "cntk_cifar.py"
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
 NET = gap_network(2)
 
 
 @pytest.fixture(scope="module")
 def example():
-    spec = importlib.util.spec_from_file_location("cntk_cifar", EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLES)
+        yield importlib.import_module("cntk_cifar")
+        for name in ("cntk_cifar", "cntk_cifar_report"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def report(example):
+    return sys.modules["cntk_cifar_report"]
 
 
 @pytest.fixture(scope="module")
@@ -173,15 +177,22 @@ def test_ridge_before_the_error_grows(example, errors, chosen):
     assert reg == example.RIDGES[chosen] * 10
 
 
-def test_lines_of_progress_leave_out_what_was_there(example, monkeypatch, capsys):
+def test_lines_of_progress_leave_out_what_was_there(report, monkeypatch, capsys):
     now = [0.0]
-    monkeypatch.setattr(example, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    tell = example.lines("kernel", 100)
+    monkeypatch.setattr(report, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    tell = report.lines("kernel", 100)
     for seconds, done in ((0.5, 50), (10.5, 55), (40.5, 70), (41.0, 71)):
         now[0] = seconds
         tell(done)
     assert capsys.readouterr().out == "kernel: 70.0 %, 0:01:00 left\n"
 
 
-def test_durations(example):
-    assert [example.duration(seconds) for seconds in (0.6, 61, 3723)] == ["0:00:01", "0:01:01", "1:02:03"]
+def test_durations(report):
+    assert [report.duration(seconds) for seconds in (0.6, 61, 3723)] == ["0:00:01", "0:01:01", "1:02:03"]
+
+
+def test_no_plot_without_matplotlib(report, monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    report.plot([], tmp_path / "plot.png")
+    assert capsys.readouterr().out == "no plot: matplotlib is not installed\n"
+    assert not list(tmp_path.iterdir())
