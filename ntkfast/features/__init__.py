@@ -3,10 +3,7 @@
 from ._base import FeatureMap
 from .accuracy import GramError, gram_error, suggest_n_features
 from .arccosine import ArcCosineFeatures
-from .cntk_features import cntk_features
-from .cntk_gradient_features import CNTKGradientFeatures
-from .cntk_random_features import CNTKRandomFeatures
-from .cntk_sketch import CNTKSketch
+from .convolutional import CNTKGradientFeatures, CNTKRandomFeatures, CNTKSketch, cntk_features
 from .ntk_sketch import NTKSketch
 from .nystroem import NystroemFeatures, nystroem
 from .one_pass import OnePassFeatures

@@ -11,7 +11,7 @@ import abc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .._check import (
+from ..._check import (
     check_cotangent,
     check_images,
     check_int,
@@ -21,11 +21,11 @@ from .._check import (
     quiet,
     set_checked,
 )
-from .._typing import Array
-from ..backends import Backend
-from ..convolutional import cntk
-from ..layers import Layer
-from ._image_network import Step, image_steps
+from ..._typing import Array
+from ...backends import Backend
+from ...convolutional import cntk
+from ...layers import Layer
+from ._network import Step, image_steps
 
 __all__ = ["ImageFeatureMap", "image_blocks"]
 

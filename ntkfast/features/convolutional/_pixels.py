@@ -14,12 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._typing import Array
-from ..backends import Backend, get_backend
-from ..layers._correlation import make_patches, scatter
-from ..layers._geometry import Window
-from ..sketch import SRHT
-from ._image_network import Conv
+from ..._typing import Array
+from ...backends import Backend, get_backend
+from ...layers._correlation import make_patches, scatter
+from ...layers._geometry import Window
+from ...sketch import SRHT
+from ._network import Conv
 
 __all__ = [
     "Flattened",

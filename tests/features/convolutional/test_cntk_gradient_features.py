@@ -12,9 +12,9 @@ from ntkfast.analytic import ntk
 from ntkfast.backends import get_backend
 from ntkfast.convolutional import cntk, cntk_diagonal
 from ntkfast.features import CNTKGradientFeatures, CNTKRandomFeatures, CNTKSketch, cntk_features
-from ntkfast.features._guided_networks import RandomNetwork, _balance_layer, _paired, widened
-from ntkfast.features._guided_sketch import GuidedSketch, gradient_parts
-from ntkfast.features._guides import guide_images
+from ntkfast.features.convolutional._guided_networks import RandomNetwork, _balance_layer, _paired, widened
+from ntkfast.features.convolutional._guided_sketch import GuidedSketch, gradient_parts
+from ntkfast.features.convolutional._guides import guide_images
 from ntkfast.layers import AvgPool2d, Conv2d, Dense, Erf, Flatten, GlobalAvgPool, ReLU, Sequential
 
 GAP = Sequential(Conv2d(1, 3), ReLU(), Conv2d(1, 3), ReLU(), GlobalAvgPool(), Dense(1))

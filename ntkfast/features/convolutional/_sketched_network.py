@@ -7,14 +7,15 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._angles import unit_rows
-from .._typing import Array
-from ..backends import Backend
-from ..kernels.philox import derive_key
-from ..layers._geometry import Window
-from ..sketch import SRHT, TensorSRHT
-from ._expansion import Expansion
-from ._image_network import Conv
+from ..._angles import unit_rows
+from ..._typing import Array
+from ...backends import Backend
+from ...kernels.philox import derive_key
+from ...layers._geometry import Window
+from ...sketch import SRHT, TensorSRHT
+from .._expansion import Expansion
+from .._weights import directions
+from ._network import Conv
 from ._pixels import (
     Pixels,
     Pooled,
@@ -29,7 +30,6 @@ from ._pixels import (
     spread,
     squares_above,
 )
-from ._weights import directions
 
 __all__ = ["ArcCosinePart", "Part", "PolynomialPart", "SketchedConv", "SketchedRelu"]
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._memo import memoised
-from .._typing import Array
-from ..backends import Backend, get_backend
-from ..kernels import countsketch, gather, philox
-from ..layers import Cotangent, JacobianFactors
+from ..._memo import memoised
+from ..._typing import Array
+from ...backends import Backend, get_backend
+from ...kernels import countsketch, gather, philox
+from ...layers import Cotangent, JacobianFactors
 from ._guided_networks import RandomNetwork
 from ._guides import guide_images
 

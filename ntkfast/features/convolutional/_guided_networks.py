@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 
-from .._memo import memoised
-from .._typing import Array
-from ..backends import Backend, get_backend
-from ..kernels import philox
-from ..layers import Conv2d, Cotangent, Dense, JacobianFactors, Layer, ReLU, Sequential
-from ..layers._base import normal
+from ..._memo import memoised
+from ..._typing import Array
+from ...backends import Backend, get_backend
+from ...kernels import philox
+from ...layers import Conv2d, Cotangent, Dense, JacobianFactors, Layer, ReLU, Sequential
+from ...layers._base import normal
 from ._guides import guide_images
-from ._image_network import _in_a_row
+from ._network import _in_a_row
 
 __all__ = ["RandomNetwork", "widened"]
 

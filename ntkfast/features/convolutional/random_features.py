@@ -3,17 +3,17 @@
 import math
 from dataclasses import KW_ONLY, dataclass
 
-from .._check import check_choice, check_int, set_checked
-from .._streams import Stream
-from .._typing import Array
-from ..backends import Backend
-from ..kernels.philox import derive_key
-from ..layers import Layer
-from ._image_map import ImageFeatureMap
-from ._image_network import Conv, Flat, Mean, Relu, Step, without_head
+from ..._check import check_choice, check_int, set_checked
+from ..._streams import Stream
+from ..._typing import Array
+from ...backends import Backend
+from ...kernels.philox import derive_key
+from ...layers import Layer
+from .._weights import FILTERS
+from ._base import ImageFeatureMap
+from ._network import Conv, Flat, Mean, Relu, Step, without_head
 from ._pixels import Flattened, Pooled, Readout, Stage, Stages
 from ._random_network import Gate, GatedMean, RandomConv
-from ._weights import FILTERS
 
 __all__ = ["CNTKRandomFeatures"]
 

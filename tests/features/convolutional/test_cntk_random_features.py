@@ -6,8 +6,8 @@ from helpers import assert_close
 
 from ntkfast.backends import get_backend
 from ntkfast.features import CNTKRandomFeatures
-from ntkfast.features._pixels import _read
 from ntkfast.features._weights import filters
+from ntkfast.features.convolutional._pixels import _read
 from ntkfast.layers import Conv2d, Dense, GlobalAvgPool, ReLU, Sequential
 
 NETWORK = Sequential(Conv2d(1, 3, b_std=0.3), ReLU(), Conv2d(1, 3), ReLU(), GlobalAvgPool(), Dense(1, b_std=0.2))

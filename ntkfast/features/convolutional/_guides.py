@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..layers._base import normal
+from ...layers._base import normal
 
 __all__ = ["guide_images"]
 

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .._check import check_choice
-from ..layers import Layer
-from ._image_map import ImageFeatureMap
-from .cntk_gradient_features import CNTKGradientFeatures
-from .cntk_random_features import CNTKRandomFeatures
-from .cntk_sketch import CNTKSketch
+from ..._check import check_choice
+from ...layers import Layer
+from ._base import ImageFeatureMap
+from .gradient_features import CNTKGradientFeatures
+from .random_features import CNTKRandomFeatures
+from .sketch import CNTKSketch
 
 __all__ = ["cntk_features"]
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, Layer, ReLU, Sequential
-from ..layers._base import Shape, layer_name
-from ..layers._geometry import Window, window
+from ...layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, Layer, ReLU, Sequential
+from ...layers._base import Shape, layer_name
+from ...layers._geometry import Window, window
 
 __all__ = ["Conv", "Flat", "Mean", "Relu", "Step", "image_steps", "without_head"]
 

@@ -5,8 +5,8 @@ import pytest
 
 from ntkfast.backends import get_backend
 from ntkfast.features import CNTKSketch
-from ntkfast.features._pixels import Flattened, Pooled
 from ntkfast.features._polynomial import layer_polynomial
+from ntkfast.features.convolutional._pixels import Flattened, Pooled
 from ntkfast.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool, ReLU, Sequential
 
 NETWORK = Sequential(Conv2d(1, 3), ReLU(), Conv2d(1, 3), ReLU(), GlobalAvgPool(), Dense(1))

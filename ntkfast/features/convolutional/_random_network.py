@@ -7,11 +7,12 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from .._typing import Array
-from ..backends import Backend, get_backend
-from ..layers._geometry import Window
-from ..sketch import SRHT, CountSketch
-from ._image_network import Conv
+from ..._typing import Array
+from ...backends import Backend, get_backend
+from ...layers._geometry import Window
+from ...sketch import SRHT, CountSketch
+from .._weights import filters
+from ._network import Conv
 from ._pixels import (
     Pixels,
     Pooled,
@@ -27,7 +28,6 @@ from ._pixels import (
     spread,
     squares_above,
 )
-from ._weights import filters
 
 __all__ = ["Gate", "GatedMean", "RandomConv"]
 

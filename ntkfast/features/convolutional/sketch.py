@@ -3,17 +3,17 @@
 import math
 from dataclasses import KW_ONLY, dataclass
 
-from .._check import check_choice, check_int, set_checked
-from .._streams import Stream
-from .._typing import Array
-from ..backends import Backend
-from ..kernels.philox import derive_key
-from ..layers import Layer
-from ..sketch.poly import MAX_DEGREE
-from ._image_map import ImageFeatureMap
-from ._image_network import Conv, Mean, Relu, Step, without_head
+from ..._check import check_choice, check_int, set_checked
+from ..._streams import Stream
+from ..._typing import Array
+from ...backends import Backend
+from ...kernels.philox import derive_key
+from ...layers import Layer
+from ...sketch.poly import MAX_DEGREE
+from .._polynomial import kappa_polynomial, layer_polynomial
+from ._base import ImageFeatureMap
+from ._network import Conv, Mean, Relu, Step, without_head
 from ._pixels import Flattened, Pooled, Readout, Stage, Stages
-from ._polynomial import kappa_polynomial, layer_polynomial
 from ._sketched_network import ArcCosinePart, Part, PolynomialPart, SketchedConv, SketchedRelu
 
 __all__ = ["CNTKSketch"]

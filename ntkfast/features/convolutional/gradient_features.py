@@ -4,18 +4,18 @@ import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
-from .._check import check_int, set_checked
-from .._streams import Stream
-from .._typing import Array
-from ..backends import Backend, get_backend
-from ..convolutional import cntk_diagonal
-from ..convolutional.gradients import cntk_diagonal_vjp
-from ..kernels.philox import derive_key
-from ..layers import Cotangent, Layer
-from ..layers.motion import Pair, SharedMotion
+from ..._check import check_int, set_checked
+from ..._streams import Stream
+from ..._typing import Array
+from ...backends import Backend, get_backend
+from ...convolutional import cntk_diagonal
+from ...convolutional.gradients import cntk_diagonal_vjp
+from ...kernels.philox import derive_key
+from ...layers import Cotangent, Layer
+from ...layers.motion import Pair, SharedMotion
+from ._base import ImageFeatureMap
 from ._guided_networks import RandomNetwork, widened
 from ._guided_sketch import GuidedSketch
-from ._image_map import ImageFeatureMap
 
 __all__ = ["CNTKGradientFeatures"]
 
