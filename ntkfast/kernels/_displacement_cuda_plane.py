@@ -152,7 +152,7 @@ def begin(planes, images1, images2, k_in, theta_in, pair, plane, lane):
             for a in range(len(images1)):
                 k += images1[a, _u(i)] * images2[a, other]
         else:
-            entry = np.uint64(((r * h + r2) * w + d) * w + c)
+            entry = _u(((r * h + r2) * w + d) * w + c)  # a pair of 2^32 entries would take 32 GB
             k, theta = k_in[pair, entry], theta_in[pair, entry]
         planes[_u(i)] = k
         planes[_u(n + i)] = theta

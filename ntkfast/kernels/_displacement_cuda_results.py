@@ -26,7 +26,7 @@ def half(size, displacement, second):
 def _entry(out, r, r2, d, c):
     """Place of a result; d is signed."""
     d = d if d >= 0 else d + out[1]
-    return np.uint64(((r * out[0] + r2) * out[1] + d) * out[1] + c)
+    return _u(((r * out[0] + r2) * out[1] + d) * out[1] + c)
 
 
 @shared
