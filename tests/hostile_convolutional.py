@@ -1,9 +1,9 @@
-"""Good calls of what computes infinite-width kernels of convolutional networks."""
+"""Good calls of what computes infinite-width kernels of convolutional networks, and of their feature maps."""
 
 from hostile_arguments import PLAIN
-from hostile_cases import MEMORY, ROWS, Case, random_rows, taking
+from hostile_cases import MEMORY, OF_MAP, ROWS, SEED, Case, method, random_rows, taking
 
-from ntkfast import convolutional
+from ntkfast import convolutional, features
 from ntkfast.layers import AvgPool2d, Conv2d, Dense, GlobalAvgPool, ReLU, Residual, Sequential
 
 NET = Sequential(
@@ -77,5 +77,49 @@ CONVOLUTIONAL_CASES: dict[str, Case] = {
     "flatten_network": Case(kernel_of("flatten_network"), scalars=ROW),
     "myrtle": Case(myrtle, scalars={"n": (5, "count"), **SETTINGS}),
 }
+# Feature maps of images: fields, and what they do.
+
+SIMPLE = Sequential(Conv2d(3, 3), ReLU(), AvgPool2d((2, 1), stride=1), Conv2d(3, 2), ReLU(), GlobalAvgPool(), Dense(2))
+IMAGE_MAPS = {
+    "CNTKGradientFeatures": {"n_networks": (2, "optional count"), "channels": (4, "optional count")},
+    "CNTKRandomFeatures": {
+        "channels": (8, "optional count"),
+        "width": (8, "optional count"),
+        "sampling": ("gaussian", "choice"),
+    },
+    "CNTKSketch": {"degree": (2, "count"), "width": (8, "count"), "expansion": ("polynomial", "choice")},
+}
+
+
+def image_map(name, x):
+    fields = {field: value for field, (value, _) in IMAGE_MAPS[name].items()}
+    return getattr(features, name)(SIMPLE, images(x).shape[1:], 8, seed=3, **fields)
+
+
+for _name, _fields in IMAGE_MAPS.items():
+    CONVOLUTIONAL_CASES[_name] = Case(
+        lambda name=_name, **k: getattr(features, name)(SIMPLE, images(PLAIN).shape[1:], **k)(images(PLAIN)),
+        scalars={"n_features": (8, "count"), **_fields, **SEED},
+    )
+    for _method in ("apply", "__call__"):
+        CONVOLUTIONAL_CASES[f"{_name}.{_method}"] = Case(
+            method(_method),
+            lambda x, name=_name: {"of": image_map(name, x), "x": images(x)},
+            MEMORY,
+            taking(OF_MAP, "x"),
+        )
+    CONVOLUTIONAL_CASES[f"{_name}.vjp"] = Case(
+        method("vjp"),
+        lambda x, name=_name: {"of": image_map(name, x), "x": images(x), "ct": random_rows(len(x), 8)},
+        MEMORY,
+    )
+    CONVOLUTIONAL_CASES[f"{_name}.kernel"] = Case(
+        method("kernel"), lambda x, name=_name: {"of": image_map(name, x), **pair(x)}, takes=TWO_SETS
+    )
+CONVOLUTIONAL_CASES["cntk_features"] = Case(
+    lambda **k: features.cntk_features(SIMPLE, images(PLAIN).shape[1:], **k)(images(PLAIN)),
+    scalars={"n_features": (8, "count"), "method": ("sketch", "choice"), **SEED},
+)
+
 CONVOLUTIONAL_MADE_BY = {"CostEstimate": "estimate_cost"}
 CONVOLUTIONAL_NO_CALLS: set[str] = set()
