@@ -31,7 +31,7 @@ _CONV, _SAVE = int(Code.CONV), int(Code.SAVE)  # activations lie between, and wh
 _SUM, _PLANES, _POOL, _WINDOW = map(int, Boundary)
 _SHARED_BYTES = 48 * 1024  # what a block gets on every device without asking
 _BLOCKS = 512  # how many work at a time on planes in global memory
-_i = np.int32
+_i, _u = np.int32, np.uint32
 
 
 @shared
@@ -39,19 +39,21 @@ def _run(planes, program, constants, tables1, tables2, plane, lane, recording):
     """Take a plane through all operations of the stage; an activation behind a convolution in one pass with it."""
     at, n_ops = 0, len(program)
     while at < n_ops:
-        code, taps, affine = program[at, 0], (program[at, 2], program[at, 4]), (constants[at, 0], constants[at, 1])
+        op, affine = program[_u(at)], (constants[_u(at), 0], constants[_u(at), 1])
+        code, taps = op[0], (op[2], op[4])
         if code >= _SAVE:
-            slot(planes, _i(plane[0] * plane[1]), code, program[at, 5], lane)
+            slot(planes, _i(plane[0] * plane[1]), code, op[5], lane)
             at += 1
             continue
         if code == _CONV:
             cuda.syncthreads()
-            add_rows(planes, plane, lane, program[at, 1], program[at, 3])
+            add_rows(planes, plane, lane, op[1], op[3])
             cuda.syncthreads()
             at += 1
         activation, layer, scales = _i(0), _i(0), affine
-        if at < n_ops and _CONV < program[at, 0] < _SAVE:
-            activation, layer, scales = program[at, 0], program[at, 5], (constants[at, 0], constants[at, 1])
+        if at < n_ops and _CONV < program[_u(at), 0] < _SAVE:
+            activation, layer = program[_u(at), 0], program[_u(at), 5]
+            scales = constants[_u(at), 0], constants[_u(at), 1]
             at += 1
         finish(
             planes, code == _CONV, taps, affine, activation, scales, 2 * layer, tables1, tables2, plane, lane, recording

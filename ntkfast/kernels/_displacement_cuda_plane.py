@@ -5,7 +5,8 @@ other, K, Theta, their sums over the rows of a window, and two more planes for e
 ``plane`` is (h, w, dr, d, whether windows go around the image); ``lane`` tells a thread its pixels, see `stride`.
 
 Numbers of pixels are cast to 32 bits after every operation: Numba widens them, and a GPU has no 64-bit integers.
-Indices are unsigned: a signed one may count from the end, which costs a comparison.
+Indices are unsigned: a signed one may count from the end, which costs a comparison. Loops over all pixels say `while`,
+for a `range` divides to count its steps, of which a thread has few.
 """
 
 import math
@@ -113,12 +114,13 @@ def add_rows(planes, plane, lane, kernel, before):
     """Sums of K and Theta over the rows of a window, behind Theta."""
     h, w, dr, _, circular = plane
     n, zero, r, c = count(h * w), planes.dtype.type(0), lane[2], lane[3]
-    for i in own(n, lane):
+    i = lane[0]
+    while i < n:
         r2 = wrapped(count(r + dr), h)
         k, theta = _along(planes, c, w, r, r2, h, kernel, before, circular, n, zero)
         planes[_u(2 * n + i)] = k
         planes[_u(3 * n + i)] = theta
-        r, c = following(r, c, lane, w)
+        i, (r, c) = count(i + lane[1]), following(r, c, lane, w)
 
 
 # --- operations -----------------------------------------------------------------------------------
@@ -144,7 +146,8 @@ def begin(planes, images1, images2, k_in, theta_in, pair, plane, lane):
     """K and Theta at the start of a stage; images (channels, n), or the tensors of all pairs."""
     h, w, dr, d, _ = plane
     n, zero, r, c = count(h * w), planes.dtype.type(0), lane[2], lane[3]
-    for i in own(n, lane):
+    i = lane[0]
+    while i < n:
         r2, c2 = wrapped(count(r + dr), h), wrapped(count(c + d), w)
         k, theta = zero, zero
         if len(images1):
@@ -156,7 +159,7 @@ def begin(planes, images1, images2, k_in, theta_in, pair, plane, lane):
             k, theta = k_in[pair, entry], theta_in[pair, entry]
         planes[_u(i)] = k
         planes[_u(n + i)] = theta
-        r, c = following(r, c, lane, w)
+        i, (r, c) = count(i + lane[1]), following(r, c, lane, w)
 
 
 @shared
@@ -167,7 +170,8 @@ def finish(planes, convolves, window, affine, activation, scales, layer, tables1
     """
     h, w, dr, d, circular = plane
     n, zero, one, r, c = count(h * w), planes.dtype.type(0), planes.dtype.type(1), lane[2], lane[3]
-    for i in own(n, lane):
+    i = lane[0]
+    while i < n:
         c2 = wrapped(count(c + d), w)
         k, theta = planes[_u(i)], planes[_u(n + i)]
         if convolves:
@@ -178,17 +182,17 @@ def finish(planes, convolves, window, affine, activation, scales, layer, tables1
         if activation > 0:
             q1 = q2 = k
             if recording:
-                tables1[layer, _u(i)] = k
-                tables1[layer + 1, _u(i)] = one / math.sqrt(k) if k > zero else zero
+                tables1[_u(layer), _u(i)] = k
+                tables1[_u(layer + 1), _u(i)] = one / math.sqrt(k) if k > zero else zero
             else:
-                q1, q2 = tables1[layer, _u(i)], tables2[layer, _u(wrapped(count(r + dr), h) * w + c2)]
+                q1, q2 = tables1[_u(layer), _u(i)], tables2[_u(layer), _u(wrapped(count(r + dr), h) * w + c2)]
             if activation == _HOMOGENEOUS:
                 k, theta = _homogeneous(k, theta, q1, q2, scales[0], scales[1], zero, one)
             else:
                 k, theta = _erf(k, theta, q1, q2, one, planes.dtype.type(2 / math.pi))
         planes[_u(i)] = k
         planes[_u(n + i)] = theta
-        r, c = following(r, c, lane, w)
+        i, (r, c) = count(i + lane[1]), following(r, c, lane, w)
 
 
 @shared
