@@ -68,7 +68,9 @@ def cntk(
     the first full-size layer, or pooling, divides the cost of what follows by its fourth power.
     Error: relative to the largest entry about 1e-14 in float64 and 1e-6 in float32. The angle between two patches that
     are nearly, but not exactly equal has an error of sqrt(eps), which counts by the share of such pixel pairs; equal
-    patches have the angle 0 exactly.
+    patches have the angle 0 exactly. With biases or Erf the kernel does not scale with the images: they have to be
+    within the fourth root of the dtype's range, about 1e-9 to 1e9 in float32 and 1e-76 to 1e76 in float64. Angles of
+    smaller ones are lost, larger ones are refused.
     Determinism: the same bits for any `max_memory` and number of threads.
     Backends: numpy, cupy.
 
