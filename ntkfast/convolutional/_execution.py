@@ -11,7 +11,18 @@ from ..kernels import displacement as kernels
 from ..kernels.displacement import Boundary, Code
 from .architecture import NOWHERE, Box, Fork, Plan, Stage
 
-__all__ = ["Side", "State", "Tables", "boxes", "evaluate", "pair_bytes", "prepare", "scratch_bytes", "side_bytes"]
+__all__ = [
+    "Side",
+    "State",
+    "Tables",
+    "boxes",
+    "evaluate",
+    "pair_bytes",
+    "pixel_pairs",
+    "prepare",
+    "scratch_bytes",
+    "side_bytes",
+]
 
 # Entries to which the CPU's planes are rounded up.
 _ALIGNED = 64
@@ -210,7 +221,7 @@ def _result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
     return h, h, w, w
 
 
-# --- memory ---------------------------------------------------------------------------------------
+# --- cost ---------------------------------------------------------------------------------------
 
 
 def pair_bytes(plan: Plan, itemsize: int) -> int:
@@ -267,3 +278,21 @@ def _scratch_size(node: Stage | Fork, channels: int) -> int:
     slots = max((op.row[5] + 1 for op in node.ops if op.row[0] >= Code.SAVE), default=0)
     rows = 5 + 2 * slots + 2 * (channels + 2 * node.n_tables)
     return rows * (((1 + circular) * h + up + down + 1) * (w + 2 * gap) + 2 * gap + 4 * _ALIGNED)
+
+
+def pixel_pairs(plan: Plan, wanted: Box) -> int:
+    """Pairs of pixels, times activations, of one pair of images, for results within the displacements `wanted`."""
+    total = 0
+    for node in reversed(plan):
+        if isinstance(node, Fork):
+            total += sum(pixel_pairs(branch, wanted) for branch in node.branches)
+            wanted = boxes((node,), wanted)[1]
+        else:
+            wanted = node.needs(wanted)
+            total += node.n_tables * _overlap(node.size[0], *wanted[:2]) * _overlap(node.size[1], *wanted[2:])
+    return total
+
+
+def _overlap(size: int, lo: int, hi: int) -> int:
+    """Pairs of pixels along one axis with a displacement from lo to hi."""
+    return sum(size - abs(d) for d in range(lo, hi + 1))

@@ -12,8 +12,8 @@ from .._check import check_images, check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels.displacement import Code
-from ._execution import Side, State, evaluate, pair_bytes, prepare, scratch_bytes, side_bytes
-from .architecture import Fork, Plan
+from ._execution import Side, State, evaluate, pair_bytes, pixel_pairs, prepare, scratch_bytes, side_bytes
+from .architecture import NOWHERE, Fork, Plan
 
 __all__ = [
     "Block",
@@ -25,14 +25,16 @@ __all__ = [
     "is_homogeneous",
     "scaled",
     "sizes",
+    "temporary_bytes",
 ]
 
 Progress: TypeAlias = Callable[[int, int], None]
 
 # Most bytes of temporaries when the caller names no limit: more does not make anything faster.
 _ENOUGH = 1 << 29
-# Pairs of one launch, between which progress is reported and an interrupt is heard.
-_BATCH = 1024
+# Pairs of one launch, between which progress is reported and an interrupt is heard; and what they hold of pairs of
+# pixels, a second's work for two cores.
+_BATCH, _PIXEL_PAIRS = 1024, 1 << 30
 # Images of a block: enough that their variances cost nothing beside the pairs of two blocks.
 _BLOCK = 256
 # Bytes of a pair in the list of a block's pairs while it is made; and beside a pair's tensors while it is evaluated.
@@ -134,8 +136,16 @@ def sizes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int, backend: Ba
     budget -= scratch
     block = min(_BLOCK, budget // 2 // (2 * per_image), budget // 2 // preparing, math.isqrt(budget // 8 // _PER_INDEX))
     block = max(1, block)
-    batch = max(1, min(_BATCH, (budget - 2 * block * per_image - _PER_INDEX * block**2) // per_pair))
+    most = min(_BATCH, _PIXEL_PAIRS // max(1, pixel_pairs(plan, NOWHERE)))
+    batch = max(1, min(most, (budget - 2 * block * per_image - _PER_INDEX * block**2) // per_pair))
     return Sizes(block, batch)
+
+
+def temporary_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int, backend: Backend, found: Sizes) -> int:
+    """What blocks and batches of these sizes take beside the result."""
+    scratch = get_num_threads() * scratch_bytes(plan, in_shape[2], itemsize) if backend.name == "numpy" else 0
+    pairs = found.batch * (pair_bytes(plan, itemsize) + _PER_PAIR) + found.block**2 * _PER_INDEX
+    return scratch + 6 * found.block * side_bytes(plan, in_shape, itemsize) + pairs
 
 
 def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Progress | None) -> tuple[Array, Array]:

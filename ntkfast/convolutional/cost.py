@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from .._typing import Array
 from ..layers import Layer
-from ._execution import boxes, pair_bytes, side_bytes
-from ._gram import check_image_pair, gram, sizes
-from .architecture import NOWHERE, Box, Fork, Plan, plan
+from ._execution import pixel_pairs
+from ._gram import check_image_pair, gram, sizes, temporary_bytes
+from .architecture import NOWHERE, Plan, plan
 
 __all__ = ["CostEstimate", "estimate_cost"]
 
@@ -79,11 +79,9 @@ def estimate_cost(network: Layer, x1: Array, x2: Array | None = None, *, max_mem
     n1, n2 = len(x1), len(x1 if x2 is None else x2)
     pairs = n1 * (n1 + 1) // 2 if x2 is None else n1 * n2
     seconds = _measure(compiled, x1, x1 if x2 is None else x2)
-    temporary = found.batch * pair_bytes(compiled, itemsize) + 6 * found.block * side_bytes(
-        compiled, in_shape, itemsize
-    )
+    temporary = temporary_bytes(compiled, in_shape, itemsize, backend, found)
     return CostEstimate(
-        seconds * pairs, seconds, pairs, _pixel_pairs(compiled, NOWHERE), 2 * itemsize * n1 * n2, temporary
+        seconds * pairs, seconds, pairs, pixel_pairs(compiled, NOWHERE), 2 * itemsize * n1 * n2, temporary
     )
 
 
@@ -105,21 +103,3 @@ def _time(compiled: Plan, x1: Array, x2: Array) -> float:
     result, _ = gram(compiled, x1, x2, None, None)
     float(result[0, 0])
     return time.perf_counter() - start
-
-
-def _pixel_pairs(compiled: Plan, wanted: Box) -> int:
-    """Pairs of pixels, times activations, of one pair of images, for results within the displacements `wanted`."""
-    total = 0
-    for node in reversed(compiled):
-        if isinstance(node, Fork):
-            total += sum(_pixel_pairs(branch, wanted) for branch in node.branches)
-            wanted = boxes((node,), wanted)[1]
-        else:
-            wanted = node.needs(wanted)
-            total += node.n_tables * _overlap(node.size[0], *wanted[:2]) * _overlap(node.size[1], *wanted[2:])
-    return total
-
-
-def _overlap(size: int, lo: int, hi: int) -> int:
-    """Pairs of pixels along one axis with a displacement from lo to hi."""
-    return sum(size - abs(d) for d in range(lo, hi + 1))

@@ -34,7 +34,7 @@ theta_out
 
 Results: SUM (b, rows, columns, 1, 1): sums over each plane, dr from limits[0] on, d from 0 on. PLANES (b, h, h, w, w):
 the planes. POOL, WINDOW (b, h', h', w', w'): mean over windows (of both pixels), or a convolution with stride or
-without padding; zero before the call. `record` writes the tables of a stage, q being K of an image with itself at
+without padding; before the call zero, and the bias. `record` writes the tables of a stage, q being K of an image with itself at
 displacement 0.
 
 Angles: with 1 - rho^2 = (q (q' - K) + K (q - K)) / (q q'), equal patches, whose K and q are sums of equal terms in
