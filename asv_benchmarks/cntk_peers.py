@@ -16,6 +16,7 @@ deviation largest of any entry, relative to that entry: of the peer from ntkfast
 import argparse
 import contextlib
 import json
+import os
 import pathlib
 import re
 import statistics
@@ -33,6 +34,9 @@ from ntkfast.convolutional import cntk, estimate_cost, flatten_network, gap_netw
 
 # Seconds until the threads of the one before have gone to sleep.
 PAUSE = 0.4
+
+# TensorFlow, which the peer imports, reports on the console.
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3"}
 
 NETWORKS = {"gap": gap_network(), "flatten": flatten_network()}
 CASES = [("gap", 2), ("gap", 4), ("gap", 8), ("flatten", 32), ("flatten", 128)]
@@ -66,7 +70,9 @@ class Elsewhere:
     def __init__(self, python: str, head: str, n: int) -> None:
         here = pathlib.Path(__file__).parent
         command = [python, here / "cntk_peers_worker.py", head, str(n)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here, env=os.environ | QUIET
+        )
 
     def _ask(self, command: str) -> dict:
         self.process.stdin.write(command + "\n")
