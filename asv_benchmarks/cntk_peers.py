@@ -70,7 +70,8 @@ class Elsewhere:
     def __init__(self, python: str, head: str, n: int) -> None:
         here = pathlib.Path(__file__).parent
         command = [python, here / "cntk_peers_worker.py", head, str(n)]
-        self.process = subprocess.Popen(
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        self.process = subprocess.Popen(command, **pipes, text=True, cwd=here, env=os.environ | QUIET)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here, env=os.environ | QUIET
         )
 
