@@ -72,8 +72,6 @@ class Elsewhere:
         command = [python, here / "cntk_peers_worker.py", head, str(n)]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         self.process = subprocess.Popen(command, **pipes, text=True, cwd=here, env=os.environ | QUIET)
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=here, env=os.environ | QUIET
-        )
 
     def _ask(self, command: str) -> dict:
         self.process.stdin.write(command + "\n")
