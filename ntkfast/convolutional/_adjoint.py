@@ -20,12 +20,10 @@ from ._execution import (
     Tables,
     _arrays,
     _inputs,
-    _record_stage,
     _result_shape,
     _run,
     _self_pairs,
     _table_size,
-    _walk,
     boxes,
 )
 from .architecture import NOWHERE, Box, Fork, Plan, Stage
@@ -85,9 +83,12 @@ def _pull(
     other: list[Any] = []
     for i in reversed(range(len(plan))):
         assert pulled.state is not None
-        step = _pull_fork if isinstance(plan[i], Fork) else _pull_stage
-        starts = from_images and i == 0
-        pulled = step(plan[i], wanted[i], ends.of(i), before[i], starts, pulled.state, backend)  # type: ignore[operator]
+        node, ct = plan[i], pulled.state
+        if isinstance(node, Fork):
+            pulled = _pull_fork(node, wanted[i], ends.of(i), before[i], ct, backend)
+        else:
+            starts = from_images and i == 0
+            pulled = _pull_stage(node, wanted[i], ends.of(i), before[i], starts, ct, backend)
         own.insert(0, pulled.tables[0])
         other.insert(0, pulled.tables[1])
     return pulled._replace(tables=(tuple(own), tuple(other)))
@@ -106,7 +107,7 @@ def _states(plan: Plan, wanted: Boxes, ends: _Ends, state: State | None, backend
     return found
 
 
-def _pull_fork(fork: Fork, box: Any, ends: _Ends, state: State | None, _: bool, ct: State, backend: Backend) -> Pulled:
+def _pull_fork(fork: Fork, box: Any, ends: _Ends, state: State | None, ct: State, backend: Backend) -> Pulled:
     a, b = (_pull(fork.branches[i], box[1 + i], ends.of(i), state, False, ct, backend) for i in (0, 1))
     assert a.state is not None
     assert b.state is not None

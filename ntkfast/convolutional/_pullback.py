@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import get_num_threads
 
 from .._check import check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ._adjoint import Pulled, pull, pull_bytes, pull_tables
-from ._execution import Side, State, Tables, prepare, side_bytes
+from ._execution import Side, State, Tables, prepare, scratch_bytes, side_bytes
 from ._gram import Block, Progress, Sizes, _blocks, _side, scaled
 from .architecture import Fork, Plan
 
@@ -30,7 +31,8 @@ def pull_gram(
     rows = _Total.zeros(plan, x1, backend)
     columns = rows if x2 is None else _Total.zeros(plan, other, backend)
     n_pairs = len(x1) * (len(x1) + 1) // 2 if x2 is None else len(x1) * len(other)
-    done, cache = 0, {}
+    done = 0
+    cache: dict[str, tuple[slice, Any]] = {}
     for block in _blocks(len(x1), len(other), found.block, x2 is None):
         first = _side(plan, x1, block.rows, cache, "rows", backend)
         same = x2 is None and block.rows == block.columns
@@ -69,10 +71,12 @@ def _sizes(plan: Plan, x: Array, backend: Backend, max_memory: Any) -> Sizes:
     """Images of a block, and pairs of a batch, within the budget."""
     shape, itemsize = x.shape[1:], x.dtype.itemsize
     per_pair, per_image = pull_bytes(plan, shape, itemsize), 4 * side_bytes(plan, shape, itemsize)
-    smallest = 2 * per_image + per_pair
+    scratch = 3 * get_num_threads() * scratch_bytes(plan, shape[2], itemsize) if backend.name == "numpy" else 0
+    smallest = scratch + 2 * per_image + per_pair
     budget = memory_budget(max_memory, backend, smallest=smallest)
     if max_memory is None:
         budget = max(smallest, min(budget, _ENOUGH))
+    budget -= scratch
     block = max(1, min(_BLOCK, budget // 2 // (2 * per_image)))
     return Sizes(block, max(1, min(_BATCH, (budget - 2 * block * per_image) // per_pair)))
 
@@ -167,7 +171,7 @@ def _finish(plan: Plan, x: Array, total: _Total, found: Sizes, backend: Backend)
     step = min(found.block, found.batch)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        images, factors = scaled(plan, x[rows])
+        images = scaled(plan, x[rows]).images
         with quiet():
             side = prepare(plan, images, backend)
             own = pull_tables(plan, side, _cut(total.tables, rows, x.dtype), backend)

@@ -4,9 +4,9 @@ The twin of `displacement_gradient`, where letters and arrays are explained; pla
 `_displacement_cuda`, whose functions take K and Theta forward. Each plane goes forward to its last activation, which
 leaves four slopes per pixel and activation in global memory, and back.
 
-A thread owns every BLOCK-th pixel of x, and in each plane the pixels of y opposite to them. The sums over all planes lie
-in the results; planes follow each other behind a barrier. So nothing is added to by two threads at a time, always in
-one order: no atomics, and the same bits for any number of threads.
+A thread owns every BLOCK-th pixel of x, and in each plane the pixels of y opposite to them. The sums over all planes
+lie in the results; planes follow each other behind a barrier. So nothing is added to by two threads at a time, always
+in one order: no atomics, and the same bits for any number of threads.
 """
 
 import math
@@ -16,7 +16,19 @@ import numpy as np
 from . import _kernel
 from ._cuda import cuda
 from ._displacement_cuda import _displacements, _images, _n_planes, _rows
-from ._displacement_cuda_plane import _span, _total, add_rows, begin, count, finish, following, own, slot, stride, wrapped
+from ._displacement_cuda_plane import (
+    _span,
+    _total,
+    add_rows,
+    begin,
+    count,
+    finish,
+    following,
+    own,
+    slot,
+    stride,
+    wrapped,
+)
 from ._displacement_cuda_results import _entry
 from ._displacement_reference import Boundary, Code
 from ._kernel import cuda_jit, shared

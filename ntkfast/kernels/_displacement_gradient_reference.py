@@ -1,4 +1,4 @@
-"""Plain NumPy definition of displacement_gradient.py: the tensor of all pairs of pixels, [b, r, c, r', c'], and its adjoint.
+"""Plain NumPy definition of displacement_gradient.py: adjoints on the tensor of all pairs of pixels, [b, r, c, r', c'].
 
 Letters and layouts as in displacement.py.
 """

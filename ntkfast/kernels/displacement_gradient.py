@@ -1,4 +1,4 @@
-r"""Gradients of the kernels of convolutional networks, one displacement between pixels at a time: adjoint of `displacement.walk`.
+r"""Gradients of kernels of convolutional networks, one displacement at a time: the adjoint of `displacement.walk`.
 
 Letters, planes and arguments as there. A plane goes through the stage once more, which leaves the *slopes* of every
 activation in the cache, and the cotangents (dK, dTheta) of its results go back through the same operations:
@@ -29,8 +29,9 @@ tables1_ct   (b, l, h, w)            cotangents of the variances of every pair
 tables2_ct
 ============ ======================= =============================================================================
 
-Promise: cpu, cuda and reference agree to a few ulp of the largest entry, times the number of layers, where no two patches are
-nearly parallel; an angle t amplifies by 1 / t. The same bits for any number of threads, and whatever the other pairs.
+Promise: cpu, cuda and reference agree to a few ulp of the largest entry, times the number of layers, where no two
+patches are nearly parallel; an angle t amplifies by 1 / t. The same bits for any number of threads, and whatever the
+other pairs.
 
 Source: derived by hand from the references of displacement.py.
 """
@@ -230,7 +231,7 @@ def _wrap_columns(planes, z, origin, width, rows, w, before, after):
             planes[z, start + w + j] = planes[z, start + j]
 
 
-@_row
+@_in
 def _sums(planes, op, w, rows, origin, width, circular, n):
     """Sums over the rows of the window, with the margins that the columns need."""
     _, kh, kw, top, left, _ = op
@@ -242,7 +243,7 @@ def _sums(planes, op, w, rows, origin, width, circular, n):
             _wrap_columns(planes, z + 2, origin, width, rows, w, left, kw - 1 - left)
 
 
-@_row
+@_in
 def _use_slot(planes, code, slot, start, n):
     """SAVE, SWAP or ADD."""
     for z in range(2):
@@ -305,7 +306,7 @@ def _erf_plane(planes, at, sides, x, y, mask, a, b, origin, high, low, units, n)
         planes[at + 3, o + i] = by_theta
 
 
-@_row
+@_in
 def _run(planes, sides, program, constants, layout, place, high, low, units):
     """Take the plane through the stage up to its last activation.
 
@@ -453,7 +454,7 @@ def _pull_rows(planes, origin, width, size, before, n):
             planes[3, o + i] += planes[1, a + i]
 
 
-@_row
+@_in
 def _pull_sums(planes, op, w, rows, origin, width, circular, n):
     """As `_sums`, with windows turned around."""
     _, kh, kw, top, left, _ = op
@@ -508,7 +509,7 @@ def _accumulate(planes, z, origin, sums, x, y, a, b, n):
         sums[y, b + i] += planes[z, o + i]
 
 
-@_row
+@_in
 def _pull_run(planes, sides, sums, program, constants, layout, place):
     """Take cotangents back through the stage; leaves those of K and Theta at its start in rows 0 and 1."""
     per_side, channels, w, width, down, circular, slopes, _ = layout
@@ -544,7 +545,7 @@ def _pull_run(planes, sides, sums, program, constants, layout, place):
             _clear(planes, z, origin + used, n - used + down * width)
 
 
-@_row
+@_in
 def _pull_slot(planes, code, slot, start, n):
     """The adjoint of ADD fills the slot, that of SAVE empties it."""
     for z in range(2):
@@ -720,9 +721,7 @@ def _spread_pool(planes, geometry, limits, boundary, cts):
             for r in range(max(0, -target), min(places, places - target)):
                 for z in range(2):
                     _clear(planes, z + 2, origin, width)
-                    _spread_columns(
-                        planes, z + 2, origin, w, d, gap, limits, boundary, scale, cts[z][r, r + target]
-                    )
+                    _spread_columns(planes, z + 2, origin, w, d, gap, limits, boundary, scale, cts[z][r, r + target])
                     for u in range(max(0, -step), min(kh, kh - step)):
                         row = th * r + u - top
                         if lo <= row < hi:
@@ -776,7 +775,7 @@ def _spread_window(planes, geometry, limits, boundary, scale, cts):
                 _spread_taps(planes, geometry, rows, (lo, hi, gap * second), boundary, r, c, k, theta)
 
 
-@_row
+@_in
 def _pull_finish(planes, sides, mask, geometry, place, down, limits, boundary, scale, cts):
     """Cotangents of a plane behind the last operation."""
     origin, rows, a, _ = place
@@ -830,7 +829,7 @@ def _row_wanted(dr, h, limits, boundary, circular):
     return circular and dr > 0 and _is_wanted(dr - h, limits[0], limits[1], kind, size, stride, circular, h)
 
 
-@_row
+@_in
 def _pull_pair(
     images, inputs, tables, pair, scratch, program, constants, frame, shape, slopes, n_ops, limits, boundary,
     tables_of_numbers, cts, images_ct, inputs_ct, tables_ct,
@@ -862,9 +861,7 @@ def _pull_pair(
             _pull_finish(planes, sides, 2 * per_side, geometry, place, down, limits, boundary, scale, cts)
             _pull_run(planes, sides, sums, program, constants, layout, place)
             if channels > 0:
-                _pull_channels(
-                    planes, sides, sums, per_side, channels, other, place, -(-rows * width // _RUN) * _RUN
-                )
+                _pull_channels(planes, sides, sums, per_side, channels, other, place, -(-rows * width // _RUN) * _RUN)
             else:
                 _store(planes, 0, geometry, inputs_ct[0][pair])
                 _store(planes, 1, geometry, inputs_ct[1][pair])

@@ -1,4 +1,4 @@
-"""Cases of kernels/displacement_gradient.py: the stages of cases_displacement.py, with random cotangents of their results."""
+"""Cases of kernels/displacement_gradient.py: the stages of cases_displacement.py, with random cotangents."""
 
 import numpy as np
 from hypothesis import strategies as st
