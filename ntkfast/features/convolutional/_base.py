@@ -156,6 +156,8 @@ class ImageFeatureMap(abc.ABC):
         set_checked(self, in_shape=check_in_shape(self.in_shape))
         set_checked(self, n_features=check_int(self.n_features, "n_features", minimum=fewest_features))
         set_checked(self, seed=check_seed(self.seed))
+        if not isinstance(self.network, Layer):
+            raise TypeError(f"expected network to be a layer such as Sequential, got {type(self.network).__name__}")
         image_steps(self.network, self.in_shape)
 
     @property

@@ -47,16 +47,27 @@ def widened(network: Layer, in_shape: tuple[int, ...], channels: int) -> Sequent
     Raises
     ------
     ValueError
-        The last layer with parameters comes before an activation: single outputs then have no limit.
+        The last layer with parameters comes before an activation, where single outputs have no limit; or the network
+        returns several of its outputs, whose kernels have a mean that is not the kernel of one of them.
     """
     rows = [layer for _, layer in _in_a_row(network, "")]
     affine = [i for i, layer in enumerate(rows) if isinstance(layer, Conv2d | Dense)]
     bent = [i for i, layer in enumerate(rows) if isinstance(layer, ReLU)]
     if not affine or max(bent, default=-1) > affine[-1]:
-        raise ValueError("expected a network that ends in a Conv2d or Dense, perhaps pooled or flattened")
+        raise ValueError(
+            f"expected a network that ends in Dense, or in Conv2d and pooling, got {_last(rows)} at its end"
+        )
     for i in affine:
         rows[i] = _with_width(rows[i], 1 if i == affine[-1] else channels)
+    outputs = math.prod(Sequential(*rows).out_shape(in_shape))
+    if outputs > 1:
+        raise ValueError(f"expected a Dense behind Flatten, or one pixel before it, got {outputs} pixels")
     return Sequential(*rows)
+
+
+def _last(rows: list[Layer]) -> str:
+    """Names of the last layers."""
+    return " and ".join(type(layer).__name__ for layer in rows[-2:])
 
 
 def _with_width(layer: Layer, width: int) -> Layer:

@@ -65,12 +65,10 @@ def image_steps(network: Layer, in_shape: Shape) -> tuple[Step, ...]:
 
     Raises
     ------
-    TypeError, ValueError
+    ValueError
         The network has a layer that is not supported, applies an activation to what is not Gaussian in the limit of
         infinite width, or does not end in a vector.
     """
-    if not isinstance(network, Layer):
-        raise TypeError(f"expected network to be a layer such as Sequential, got {type(network).__name__}")
     steps: list[Step] = []
     is_gaussian = False  # the input is data, and what comes out of an activation is not Gaussian either
     shape = in_shape

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ..._check import check_range
 from ..._typing import Array
 from ...backends import Backend, get_backend
 from ...layers._correlation import make_patches, scatter
@@ -95,7 +96,7 @@ class Stages:
 def _read(x: Array) -> Pixels:
     """The input: K_0(p, q) = <x_p, y_q> / c."""
     c, xp = x.shape[3], get_backend(x).xp
-    square = (x * x).sum(axis=3) * x.dtype.type(1 / c)
+    square = check_range((x * x).sum(axis=3) * x.dtype.type(1 / c), "the squares of pixels")
     return Pixels(x * x.dtype.type(1 / math.sqrt(c)), None, xp.stack((square, xp.zeros_like(square)), axis=3))
 
 
@@ -137,7 +138,7 @@ def squares_above(squares: Array, window: Window, scale: float, b_std: float) ->
     sums *= scale**2
     sums[..., 0] += b_std**2
     sums[..., 1] += sums[..., 0]
-    return sums
+    return check_range(sums, "the variances of pixels")
 
 
 def pull_squares(ct: Array, window: Window, scale: float) -> Array:

@@ -1,6 +1,7 @@
 """Sketched gradients of random networks as features of the convolutional NTK."""
 
 import math
+import tracemalloc
 
 import numba
 import numpy as np
@@ -231,6 +232,22 @@ def test_guides_have_unit_variance_and_the_wanted_spectrum():
     assert power[0, 1] / power[0, 4] == pytest.approx(16, rel=0.3)
 
 
+@pytest.mark.parametrize("name", ["apply", "vjp"])
+@pytest.mark.parametrize("blocks", [1, 6])
+def test_temporaries_stay_within_max_memory(name, blocks):
+    """tracemalloc sees NumPy's arrays; weights and tables are made before."""
+    phi = CNTKGradientFeatures(GAP, (24, 24, 3), 100, n_networks=2, channels=16, seed=5)
+    x = np.random.default_rng(0).standard_normal((12, 24, 24, 3))
+    arguments = (x,) if name == "apply" else (x, phi(x))
+    call, budget = getattr(phi, name), blocks * phi._image_bytes(8)
+    call(*arguments)
+    tracemalloc.start()
+    call(*arguments, max_memory=budget)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= budget + 2 * x.nbytes + 8 * 12 * 100
+
+
 # --- refusals -----------------------------------------------------------------------------------
 
 
@@ -241,7 +258,8 @@ def test_guides_have_unit_variance_and_the_wanted_spectrum():
         ({"channels": 0}, "channels"),
         ({"n_networks": 65}, "n_networks"),
         ({"n_features": 0}, "n_features"),
-        ({"network": Sequential(Conv2d(1, 3), ReLU(), GlobalAvgPool())}, "ends in a Conv2d or Dense"),
+        ({"network": Sequential(Conv2d(1, 3), ReLU(), GlobalAvgPool())}, "ends in Dense.*got ReLU and GlobalAvgPool"),
+        ({"network": Sequential(Conv2d(1, 3), Flatten())}, "Dense behind Flatten.*30 pixels"),
         ({"network": Sequential(Conv2d(1, 3), Erf(), GlobalAvgPool(), Dense(1))}, "Erf"),
         ({"in_shape": (6, 5)}, "in_shape"),
     ],

@@ -257,6 +257,16 @@ def test_bad_images_are_refused(make, bad, error):
         phi.kernel(bad)
 
 
+@pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e19), (np.float32, 1e38), (np.float64, 1e300)])
+@pytest.mark.parametrize("name", ["gap", "pool", "no head"])
+def test_images_too_large_for_their_squares_are_refused(make, name, dtype, size):
+    phi, x = make(NETWORKS[name]), np.full((2, *SHAPE), size, dtype)
+    with pytest.raises(OverflowError, match="scale the input down"):
+        phi(x)
+    with pytest.raises(OverflowError, match="scale the input down"):
+        phi.vjp(x, np.ones((2, 64), dtype))
+
+
 @pytest.mark.parametrize(
     ("network", "error", "words"),
     [
@@ -271,6 +281,7 @@ def test_bad_images_are_refused(make, bad, error):
         (Sequential(Conv2d(2, 3, parameterization="standard"), Flatten()), ValueError, "parameterization"),
         (Sequential(Flatten(), GlobalAvgPool()), ValueError, "GlobalAvgPool"),
         ("conv", TypeError, "network"),
+        ([Conv2d(1, 3), GlobalAvgPool()], TypeError, "network"),
     ],
 )
 def test_networks_that_are_not_supported_are_refused(make, network, error, words):
