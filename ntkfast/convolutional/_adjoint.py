@@ -18,13 +18,13 @@ from ._execution import (
     Side,
     State,
     Tables,
-    _arrays,
-    _inputs,
-    _result_shape,
-    _run,
-    _self_pairs,
-    _table_size,
     boxes,
+    result_shape,
+    run_plan,
+    self_pairs,
+    stage_arrays,
+    stage_inputs,
+    table_size,
 )
 from .architecture import NOWHERE, Box, Fork, Plan, Stage
 
@@ -98,11 +98,11 @@ def _states(plan: Plan, wanted: Boxes, ends: _Ends, state: State | None, backend
     """States before every node, up to the last one that has an activation, and so needs its state."""
     found: list[State | None] = [state]
     for i in range(len(plan) - 1):
-        if _table_size(plan[i + 1 :]) == 0:
+        if table_size(plan[i + 1 :]) == 0:
             return found + [None] * (len(plan) - 1 - i)
         own, other = ends.tables[0][i : i + 1], ends.tables[1][i : i + 1]
         part, box = plan[i : i + 1], wanted[i : i + 1]
-        state = _run(part, box, ends.first, ends.second, (own, other), ends.pairs, state, backend)
+        state = run_plan(part, box, ends.first, ends.second, (own, other), ends.pairs, state, backend)
         found.append(state)
     return found
 
@@ -119,11 +119,11 @@ def _pull_stage(
     stage: Stage, box: Box, ends: _Ends, state: State | None, from_images: bool, ct: State, backend: Backend
 ) -> Pulled:
     xp, dtype, n = backend.xp, ends.first.images.dtype, len(ends.pairs)
-    arrays, (h, w) = _arrays(stage, backend, dtype), stage.size
+    arrays, (h, w) = stage_arrays(stage, backend, dtype), stage.size
     if state is None and not from_images:  # a linear stage: its adjoint does not depend on the state
         state = State(*[xp.zeros((n, h, h, w, w), dtype)] * 2)
-    images1, k, theta = _inputs(stage, ends.first.images, state, xp)
-    images2, _, _ = _inputs(stage, ends.second.images, state, xp)
+    images1, k, theta = stage_inputs(stage, ends.first.images, state, xp)
+    images2, _, _ = stage_inputs(stage, ends.second.images, state, xp)
     images = tuple(xp.empty((n, images1.shape[1], h, w), dtype) for _ in range(2))
     inputs = State(*(xp.zeros((0 if from_images else n, h, h, w, w), dtype) for _ in range(2)))
     tables = tuple(xp.empty((n, stage.n_tables, h, w), dtype) for _ in range(2))
@@ -163,9 +163,9 @@ def _pull_record(
 
     If the plan starts from images, theirs is added to `images`, and None returned. None is a cotangent of zeros.
     """
-    last = len(plan) if ct is not None else max((i for i, node in enumerate(plan) if _table_size((node,))), default=0)
+    last = len(plan) if ct is not None else max((i for i, node in enumerate(plan) if table_size((node,))), default=0)
     limits, _ = boxes(plan[:last], wanted)
-    pairs = _self_pairs(side.images, backend)
+    pairs = self_pairs(side.images, backend)
     ends = _Ends(side, side, (tables[0], tables[0]), pairs)
     before = _self_states(plan, limits, ends, state, backend)
     for i in reversed(range(min(last + 1, len(plan)))):
@@ -188,7 +188,7 @@ def _self_states(plan: Plan, limits: Boxes, ends: _Ends, state: State | None, ba
             break
         part, box = plan[i : i + 1], limits[i : i + 1]
         tables = ends.tables[0][i : i + 1], ends.tables[1][i : i + 1]
-        found.append(_run(part, box, ends.first, ends.second, tables, ends.pairs, found[-1], backend))
+        found.append(run_plan(part, box, ends.first, ends.second, tables, ends.pairs, found[-1], backend))
     return found
 
 
@@ -281,7 +281,7 @@ def _spread(a: Array, axis: int, kernel: int, before: int, stage: Stage, xp: Any
 
 def pull_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int) -> int:
     """Bytes that one pair of images takes: states, their cotangents, and twice its share of the gradient."""
-    share = math.prod(in_shape) + _table_size(plan) // 2
+    share = math.prod(in_shape) + table_size(plan) // 2
     return itemsize * (4 * share + 4 * _state_size(plan))
 
 
@@ -292,5 +292,5 @@ def _state_size(plan: Plan) -> int:
         if isinstance(node, Fork):
             total += sum(_state_size(branch) for branch in node.branches)
         elif node.boundary[0] != Boundary.SUM:
-            total += math.prod(_result_shape(node, NOWHERE))
+            total += math.prod(result_shape(node, NOWHERE))
     return total

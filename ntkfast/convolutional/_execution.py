@@ -73,7 +73,7 @@ class _Arrays:
     constants: Array
 
 
-def _arrays(stage: Stage, backend: Backend, dtype: Any) -> _Arrays:
+def stage_arrays(stage: Stage, backend: Backend, dtype: Any) -> _Arrays:
     xp = backend.xp
     program = xp.asarray([op.row for op in stage.ops], dtype="int32").reshape(-1, 6)
     constants = xp.asarray([op.constants for op in stage.ops] + [stage.ending], dtype=dtype)
@@ -97,7 +97,7 @@ def _record(
     Pairs of an image with itself are walked no farther than to the last activation, and only for the displacements
     that its variances depend on.
     """
-    last = len(plan) if needs_state else max((i for i, node in enumerate(plan) if _table_size((node,))), default=0)
+    last = len(plan) if needs_state else max((i for i, node in enumerate(plan) if table_size((node,))), default=0)
     limits, _ = boxes(plan[:last], wanted)
     tables: list[Any] = []
     for i, node in enumerate(plan):
@@ -109,7 +109,7 @@ def _record(
             found = _record_stage(node, images, state, backend)
             if walks:
                 side = Side(images, (found,))
-                state = _walk(node, limits[i], side, side, found, found, _self_pairs(images, backend), state, backend)
+                state = _walk(node, limits[i], side, side, found, found, self_pairs(images, backend), state, backend)
         tables.append(found)
     return tuple(tables), state
 
@@ -131,18 +131,18 @@ def _record_stage(stage: Stage, images: Array, state: State | None, backend: Bac
     xp = backend.xp
     tables = xp.empty((len(images), stage.n_tables, 2, *stage.size), images.dtype)
     if stage.n_tables:
-        arrays = _arrays(stage, backend, images.dtype)
-        given, k, _ = _inputs(stage, images, state, xp)
+        arrays = stage_arrays(stage, backend, images.dtype)
+        given, k, _ = stage_inputs(stage, images, state, xp)
         backend.launch(kernels.record, given, k, arrays.program, arrays.constants, stage.frame, tables)
     return tables
 
 
-def _self_pairs(images: Array, backend: Backend) -> Array:
+def self_pairs(images: Array, backend: Backend) -> Array:
     index = backend.xp.arange(len(images), dtype="int32")
     return backend.xp.stack([index, index], axis=1)
 
 
-def _inputs(stage: Stage, images: Array, state: State | None, xp: Any) -> tuple[Array, Array, Array]:
+def stage_inputs(stage: Stage, images: Array, state: State | None, xp: Any) -> tuple[Array, Array, Array]:
     """Images, K and Theta at the start of a stage, those that are not used with an empty axis."""
     h, w = stage.size
     if state is None:
@@ -158,11 +158,11 @@ def evaluate(plan: Plan, first: Side, second: Side, pairs: Array, backend: Backe
     """K and Theta (b,) of pairs of images, `pairs` (b, 2) being their numbers in either side."""
     wanted, _ = boxes(plan, NOWHERE)
     tables = first.tables, second.tables
-    state = _run(plan, wanted, first, second, tables, pairs, None, backend)
+    state = run_plan(plan, wanted, first, second, tables, pairs, None, backend)
     return State(state.k.reshape(-1), state.theta.reshape(-1))
 
 
-def _run(
+def run_plan(
     plan: Plan,
     wanted: Boxes,
     first: Side,
@@ -175,7 +175,7 @@ def _run(
     for node, box, own, other in zip(plan, wanted, *tables, strict=True):
         if isinstance(node, Fork):
             a, b = (
-                _run(node.branches[i], box[1 + i], first, second, (own[i], other[i]), pairs, state, backend)
+                run_plan(node.branches[i], box[1 + i], first, second, (own[i], other[i]), pairs, state, backend)
                 for i in (0, 1)
             )
             state = State(a.k + b.k, a.theta + b.theta)
@@ -198,11 +198,11 @@ def _walk(
 ) -> State:
     """State behind a stage."""
     xp, dtype = backend.xp, first.images.dtype
-    arrays = _arrays(stage, backend, dtype)
-    images1, k, theta = _inputs(stage, first.images, state, xp)
-    images2, _, _ = _inputs(stage, second.images, state, xp)
+    arrays = stage_arrays(stage, backend, dtype)
+    images1, k, theta = stage_inputs(stage, first.images, state, xp)
+    images2, _, _ = stage_inputs(stage, second.images, state, xp)
     # A convolution that enlarges the image has places so far apart that only the bias, stage.ending[1], is common.
-    out = State(*(xp.full((len(pairs), *_result_shape(stage, box)), stage.ending[1], dtype) for _ in range(2)))
+    out = State(*(xp.full((len(pairs), *result_shape(stage, box)), stage.ending[1], dtype) for _ in range(2)))
     backend.launch(
         kernels.walk,
         *(images1, images2, k, theta, own, other, pairs, arrays.program, arrays.constants),
@@ -214,7 +214,7 @@ def _walk(
     return State(*(a.astype(dtype).reshape(-1, 1, 1, 1, 1) for a in sums))
 
 
-def _result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
+def result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
     if stage.boundary[0] == Boundary.SUM:
         return box[1] - box[0] + 1, stage.size[1] if stage.everywhere else 1, 1, 1
     h, w = stage.out
@@ -247,20 +247,20 @@ def _tensors(plan: Plan, wanted: Boxes, held: int) -> Iterator[int]:
 def _result_size(node: Stage | Fork, box: Any) -> int:
     """Numbers of K and Theta behind a node."""
     if isinstance(node, Stage):
-        return 2 * math.prod(_result_shape(node, box))
+        return 2 * math.prod(result_shape(node, box))
     return max(_result_size(branch[-1], box[1 + i][-1]) for i, branch in enumerate(node.branches) if branch)
 
 
 def side_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int) -> int:
     """Bytes of one prepared image, its tables included."""
-    return itemsize * (math.prod(in_shape) + _table_size(plan))
+    return itemsize * (math.prod(in_shape) + table_size(plan))
 
 
-def _table_size(plan: Plan) -> int:
+def table_size(plan: Plan) -> int:
     total = 0
     for node in plan:
         if isinstance(node, Fork):
-            total += sum(_table_size(branch) for branch in node.branches)
+            total += sum(table_size(branch) for branch in node.branches)
         else:
             total += 2 * node.n_tables * math.prod(node.size)
     return total

@@ -101,7 +101,7 @@ class Block:
     pairs: np.ndarray  # (b, 2), numbers within the blocks
 
 
-def _blocks(n1: int, n2: int, size: int, symmetric: bool) -> Iterator[Block]:
+def pair_blocks(n1: int, n2: int, size: int, symmetric: bool) -> Iterator[Block]:
     for row in range(0, n1, size):
         for column in range(row if symmetric else 0, n2, size):
             rows, columns = slice(row, min(row + size, n1)), slice(column, min(column + size, n2))
@@ -159,12 +159,12 @@ def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Pro
     out = backend.xp.empty((2, n1, n2), x1.dtype)
     cache: dict[str, tuple[slice, Any]] = {}
     done = 0
-    for block in _blocks(n1, n2, found.block, x2 is None):
-        first = _side(plan, x1, block.rows, cache, "rows", backend)
+    for block in pair_blocks(n1, n2, found.block, x2 is None):
+        first = prepared_block(plan, x1, block.rows, cache, "rows", backend)
         second = (
             first
             if x2 is None and block.rows == block.columns
-            else _side(plan, other, block.columns, cache, "columns", backend)
+            else prepared_block(plan, other, block.columns, cache, "columns", backend)
         )
         for start in range(0, len(block.pairs), found.batch):
             batch = block.pairs[start : start + found.batch]
@@ -177,7 +177,7 @@ def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Pro
     return check_range(out[0], "the kernel"), check_range(out[1], "the kernel")
 
 
-def _side(
+def prepared_block(
     plan: Plan, x: Array, rows: slice, cache: dict[str, tuple[slice, Any]], name: str, backend: Backend
 ) -> tuple[Side, Array | None]:
     """A prepared block; the last one of either side is kept."""

@@ -11,7 +11,7 @@ from .._typing import Array
 from ..backends import Backend, get_backend
 from ._adjoint import Pulled, pull, pull_bytes, pull_tables
 from ._execution import Side, State, Tables, prepare, scratch_bytes, side_bytes
-from ._gram import Block, Progress, Sizes, _blocks, _side, scaled
+from ._gram import Block, Progress, Sizes, pair_blocks, prepared_block, scaled
 from .architecture import Fork, Plan
 
 __all__ = ["pull_diagonal", "pull_gram"]
@@ -33,10 +33,10 @@ def pull_gram(
     n_pairs = len(x1) * (len(x1) + 1) // 2 if x2 is None else len(x1) * len(other)
     done = 0
     cache: dict[str, tuple[slice, Any]] = {}
-    for block in _blocks(len(x1), len(other), found.block, x2 is None):
-        first = _side(plan, x1, block.rows, cache, "rows", backend)
+    for block in pair_blocks(len(x1), len(other), found.block, x2 is None):
+        first = prepared_block(plan, x1, block.rows, cache, "rows", backend)
         same = x2 is None and block.rows == block.columns
-        second = first if same else _side(plan, other, block.columns, cache, "columns", backend)
+        second = first if same else prepared_block(plan, other, block.columns, cache, "columns", backend)
         weights = _weights(ct, block, x2 is None)
         for start in range(0, len(block.pairs), found.batch):
             batch = block.pairs[start : start + found.batch]
@@ -56,12 +56,12 @@ def pull_diagonal(plan: Plan, x: Array, ct: Array, kind: str, max_memory: Any, p
     step = min(found.block, found.batch)
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
-        side = _side(plan, x, rows, {}, "rows", backend)
+        side = prepared_block(plan, x, rows, {}, "rows", backend)
         pairs = np.repeat(np.arange(rows.stop - start, dtype=np.int32)[:, None], 2, axis=1)
         with quiet():
             block = Block(rows, rows, pairs)
-            weights = np.diag(backend.to_numpy(ct[rows]))
-            _add_batch(plan, (side, side), block, pairs, backend.xp.asarray(weights), kind, (total, total), backend)
+            weights = backend.xp.diag(ct[rows])
+            _add_batch(plan, (side, side), block, pairs, weights, kind, (total, total), backend)
         if progress is not None:
             progress(rows.stop, len(x))
     return _finish(plan, x, total, found, backend)

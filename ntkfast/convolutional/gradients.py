@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from .._check import array_backend, check_choice, check_cotangent, check_images
 from .._typing import Array
 from ..layers import Layer
-from ._gram import Progress, check_image_pair
+from ._gram import Progress, check_image_pair, check_progress
 from ._pullback import pull_diagonal, pull_gram
 from .architecture import plan
 
@@ -106,6 +106,7 @@ def cntk_vjp(
     True
     """
     check_choice(kind, "kind", _KINDS)
+    check_progress(progress)
     x1, x2, _ = check_image_pair(x1, x2)
     ct = check_cotangent(ct, "ct", (len(x1), len(x1 if x2 is None else x2)), x1)
     return ImageGradient(*pull_gram(plan(network, x1.shape[1:]), x1, x2, ct, kind, max_memory, progress))
@@ -153,6 +154,7 @@ def cntk_diagonal_vjp(
     True
     """
     check_choice(kind, "kind", _KINDS)
+    check_progress(progress)
     x, _ = check_images(x, "x")
     return pull_diagonal(plan(network, x.shape[1:]), x, _diagonal(ct, x), kind, max_memory, progress)
 
