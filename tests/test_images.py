@@ -6,6 +6,7 @@ from helpers import assert_close, tol
 
 from ntkfast.analytic import ntk
 from ntkfast.images import (
+    ZCA,
     ChannelStatistics,
     _blocks,
     channel_statistics,
@@ -345,7 +346,7 @@ def test_what_cannot_be_whitened(x, reg, error, message):
 def test_results_beyond_the_dtype_are_refused():
     x = _images()
     with pytest.raises(OverflowError, match="the standard deviation within the range of float64"):
-        channel_statistics(1e200 * x)
+        channel_statistics(1.5e308 * np.sign(x - 3))
     statistics = ChannelStatistics(np.zeros(3), np.full(3, 1e-30))
     with pytest.raises(OverflowError, match="standardized images within the range of float32"):
         statistics.apply(np.full((1, 2, 2, 3), 1e30, np.float32))
@@ -369,6 +370,41 @@ def test_statistics_that_make_no_sense(mean, std, error, message):
         ChannelStatistics(mean, std)
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"mean": [0.0]}, TypeError, "mean to be a NumPy or CuPy array"),
+        ({"mean": np.zeros(2)}, ValueError, r"mean \(h, w, c\).*got shapes \(\(2,\)"),
+        ({"eigenvalues": np.ones(2)}, ValueError, r"eigenvalues \(m,\)"),
+        ({"eigenvalues": -np.ones(1)}, ValueError, "eigenvalues of at least 0, got -1.0"),
+        ({"eigenvectors": np.ones((3, 1))}, ValueError, r"eigenvectors \(h w c, m\)"),
+        ({"eigenvectors": np.full((2, 1), np.nan)}, ValueError, "eigenvectors without NaN"),
+        ({"shift": 0.0}, ValueError, "shift"),
+    ],
+)
+def test_whitening_that_makes_no_sense(change, error, message):
+    fields = {"mean": np.zeros((1, 2, 1)), "eigenvalues": np.ones(1), "eigenvectors": np.eye(2)[:, :1], "shift": 0.1}
+    with pytest.raises(error, match=message):
+        ZCA(**fields | change)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_statistics_of_images_whose_squares_leave_the_range(scale):
+    x = _images()
+    statistics = channel_statistics(scale * x)
+    assert_close(statistics.apply(scale * x), channel_statistics(x).apply(x), 1e-13)
+
+
+def test_the_least_standard_deviation_leaves_finite_images():
+    statistics = ChannelStatistics(np.zeros(1), np.full(1, 5e-324))
+    np.testing.assert_array_equal(statistics.apply(np.array([[[[0.0], [5e-324]]]])).ravel(), [0, 1])
+
+
+def test_kernels_at_the_end_of_the_range_are_averaged():
+    k = flip_augmented(lambda x1, x2: np.full((2, 2), 1.5e308), _images(n=2))
+    np.testing.assert_array_equal(k, np.full((2, 2), 1.5e308))
+
+
 @pytest.mark.parametrize(("y", "error"), [(np.zeros(3), ValueError), (np.zeros(()), ValueError), ([0, 1], TypeError)])
 def test_targets_of_other_images(y, error):
     with pytest.raises(error, match="expected y "):
@@ -382,10 +418,12 @@ def test_targets_of_other_images(y, error):
         ((_rotation_invariant, _images(), _images((5, 4, 2))), ValueError, r"x2 of shape \(n, 5, 4, 3\)"),
         ((_rotation_invariant, _images(), _images(dtype="float32")), TypeError, "x1 and x2 of one dtype"),
         ((lambda x1, x2: np.zeros(4), _images()), ValueError, r"kernel matrix of shape \(40, 40\), got \(4,\)"),
+        ((_rotation_invariant, _images(), None, 1), TypeError, "invariant to be True or False, got 1"),
+        ((lambda x1, x2: np.ones((40, 40), int), _images()), TypeError, r"kernel\(x1, x2\) of dtype float32"),
         ((lambda x1, x2: 3, _images()), ValueError, "kernel matrix of shape .*, got int"),
         ((_left_heavy, _images()), ValueError, "kernel that flipping both images leaves as it is.*invariant=False"),
     ],
 )
 def test_bad_calls_of_the_augmented_kernel(arguments, error, message):
     with pytest.raises(error, match=message):
-        flip_augmented(*arguments)
+        flip_augmented(*arguments[:3], **({"invariant": arguments[3]} if len(arguments) > 3 else {}))

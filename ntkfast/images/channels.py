@@ -59,8 +59,7 @@ class ChannelStatistics:
         OverflowError
             A result leaves the range of its dtype.
         """
-        gain = self._gain()
-        return by_blocks(self._checked(x, "x"), lambda part: (part - self.mean) * gain, "standardized images")
+        return by_blocks(self._checked(x, "x"), lambda part: self._scaled(part - self.mean), "standardized images")
 
     def inverse(self, z: Array) -> Array:
         """Images that `apply` makes `z`: mean + std z. Where a channel was constant, its mean.
@@ -96,8 +95,7 @@ class ChannelStatistics:
         TypeError, ValueError, OverflowError
             As in `apply`.
         """
-        gain = self._gain()
-        return by_blocks(self._checked(ct, "ct"), lambda part: part * gain, "the gradient")
+        return by_blocks(self._checked(ct, "ct"), self._scaled, "the gradient")
 
     def _checked(self, x: Array, name: str) -> Array:
         x, _ = check_images(x, name)
@@ -106,10 +104,10 @@ class ChannelStatistics:
         get_backend(x, self.mean)
         return x
 
-    def _gain(self) -> Array:
-        """1 / std, and 0 for constant channels."""
+    def _scaled(self, part: Array) -> Array:
+        """Over std, and 0 for constant channels."""
         constant = self.std == 0
-        return get_backend(self.std).xp.where(constant, 0.0, 1 / (self.std + constant))
+        return get_backend(part).xp.where(constant, 0.0, part / (self.std + constant))
 
 
 def channel_statistics(x: Array) -> ChannelStatistics:
@@ -130,7 +128,7 @@ def channel_statistics(x: Array) -> ChannelStatistics:
     TypeError, ValueError
         Not finite images of float32 or float64.
     OverflowError
-        A square leaves the range of float64.
+        A sum leaves the range of float64.
 
     Notes
     -----
@@ -147,10 +145,12 @@ def channel_statistics(x: Array) -> ChannelStatistics:
     x, backend = check_images(x, "x")
     with quiet():
         mean = mean_image(x).mean(axis=(0, 1))
-        squares = sum((part * part).sum(axis=0) for part in centered(x, mean))
-        std = check_range((squares.mean(axis=(0, 1)) / len(x)) ** 0.5, "the standard deviation")
-    constant = x.max(axis=(0, 1, 2)) == x.min(axis=(0, 1, 2))  # whose mean is rounded, so that its std may not be 0
-    return ChannelStatistics(mean, backend.xp.where(constant, 0.0, std))
+        spread = x.max(axis=(0, 1, 2)).astype(mean.dtype) - x.min(axis=(0, 1, 2))
+        unit = spread + (spread == 0)  # so that no square leaves the range
+        squares = sum(((part / unit) ** 2).sum(axis=0) for part in centered(x, mean))
+        std = check_range(unit * (squares.mean(axis=(0, 1)) / len(x)) ** 0.5, "the standard deviation")
+    # the mean of a constant channel is rounded, so that what was found may not be 0
+    return ChannelStatistics(mean, backend.xp.where(spread == 0, 0.0, std))
 
 
 def normalize(x: Array) -> Array:

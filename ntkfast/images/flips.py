@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from .._check import array_backend, check_images
+from .._check import array_backend, check_dtype, check_images
 from .._typing import Array
 from ..backends import Backend, get_backend
 
@@ -107,8 +107,8 @@ def flip_augmented(kernel: Kernel, x1: Array, x2: Array | None = None, *, invari
     Raises
     ------
     TypeError, ValueError
-        Not finite images of one shape and dtype; `kernel` is not callable or returns another shape; or one set of
-        images shows that k is not invariant.
+        Not finite images of one shape and dtype; `kernel` is not callable, or returns another shape or no floats;
+        `invariant` is not a bool; or one set of images shows that k is not invariant.
     MixedBackendError
         Images of two backends.
 
@@ -135,6 +135,8 @@ def flip_augmented(kernel: Kernel, x1: Array, x2: Array | None = None, *, invari
     """
     if not callable(kernel):
         raise TypeError(f"expected kernel to be a function of two arrays of images, got {type(kernel).__name__}")
+    if not isinstance(invariant, bool):
+        raise TypeError(f"expected invariant to be True or False, got {invariant!r}")
     x1, backend = check_images(x1, "x1")
     if x2 is None:
         return _augmented_symmetric(backend, kernel, x1, invariant)
@@ -153,15 +155,18 @@ def _augmented_symmetric(backend: Backend, kernel: Kernel, x: Array, invariant: 
     same, across = _evaluate(kernel, x, None), _evaluate(kernel, x, flipped)
     if not invariant:
         same = (same + _evaluate(kernel, flipped, None)) / 2
-    elif float(abs(across - across.T).max()) > float(backend.xp.finfo(across.dtype).eps) ** 0.5 * float(same.max()):
+    elif float(abs(across - across.T).max()) > float(backend.xp.finfo(across.dtype).eps) ** 0.5 * float(
+        abs(same).max()
+    ):
         raise ValueError("expected a kernel that flipping both images leaves as it is, got another; invariant=False")
-    return same / 2 + (across + across.T) / 4
+    return same / 2 + (across / 4 + across.T / 4)
 
 
 def _evaluate(kernel: Kernel, x1: Array, x2: Array | None) -> Array:
     k, shape = kernel(x1, x2), (len(x1), len(x1 if x2 is None else x2))
     if getattr(k, "shape", None) != shape:
         raise ValueError(f"expected a kernel matrix of shape {shape}, got {getattr(k, 'shape', type(k).__name__)}")
+    check_dtype(k, "kernel(x1, x2)")
     return k
 
 

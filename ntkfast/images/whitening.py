@@ -7,7 +7,16 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .._check import check_images, check_range, check_real, quiet
+from .._check import (
+    array_backend,
+    check_dtype,
+    check_finite,
+    check_images,
+    check_range,
+    check_real,
+    quiet,
+    set_checked,
+)
 from .._typing import Array
 from ..backends import get_backend
 from ._blocks import by_blocks, centered, mean_image
@@ -58,6 +67,23 @@ class ZCA:
     eigenvalues: Array
     eigenvectors: Array
     shift: float
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("mean", self.mean),
+            ("eigenvalues", self.eigenvalues),
+            ("eigenvectors", self.eigenvectors),
+        ):
+            array_backend(value, name)
+            check_dtype(value, name)
+            check_finite(value, name)
+        get_backend(self.mean, self.eigenvalues, self.eigenvectors)
+        set_checked(self, shift=check_real(self.shift, "shift", minimum=0, strict=True))
+        shapes = self.mean.shape, self.eigenvalues.shape, self.eigenvectors.shape
+        if len(shapes[0]) != 3 or shapes[1] != shapes[2][1:] or shapes[2][:1] != (self.mean.size,):
+            raise ValueError(f"expected mean (h, w, c), eigenvalues (m,), eigenvectors (h w c, m), got shapes {shapes}")
+        if bool((self.eigenvalues < 0).any()):
+            raise ValueError(f"expected eigenvalues of at least 0, got {float(self.eigenvalues.min())}")
 
     @property
     def matrix(self) -> Array:
