@@ -25,8 +25,8 @@ TYPES = _names("bool_ dtype finfo float32 float64 int32 int64 uint32 uint64")
 # What the library may ask of `xp`. All of it is in CuPy; test_cupy_names.py compares, where CuPy is installed.
 FUNCTIONS = CREATION | _names(
     "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate copyto cos diag einsum empty_like",
-    "exp expm1 fill_diagonal full_like hypot isfinite ix_ log log1p matmul maximum may_share_memory minimum multiply",
-    "nonzero ones_like shares_memory sign sin sqrt stack take tanh tril triu unique where zeros_like",
+    "exp expm1 fill_diagonal frexp full_like hypot isfinite ix_ ldexp log log1p matmul maximum may_share_memory",
+    "minimum multiply nonzero ones_like shares_memory sign sin sqrt stack take tanh tril triu unique where zeros_like",
 )
 LINALG, FFT = _names("cholesky eigh eigvalsh qr solve"), _names("irfft rfft")
 METHODS = _names(

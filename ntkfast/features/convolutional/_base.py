@@ -25,7 +25,7 @@ from ..._typing import Array
 from ...backends import Backend
 from ...convolutional import cntk
 from ...layers import Layer
-from ._network import Step, image_steps
+from ._network import Conv, Step, image_steps
 
 __all__ = ["ImageFeatureMap", "image_blocks"]
 
@@ -81,7 +81,7 @@ class ImageFeatureMap(abc.ABC):
         MemoryBudgetError
             `max_memory` is below what one image needs.
         OverflowError
-            The features leave the range of the dtype.
+            The features leave the range of the dtype, or with biases the squares of pixels do.
 
         Notes
         -----
@@ -91,7 +91,10 @@ class ImageFeatureMap(abc.ABC):
         out = backend.xp.empty((x.shape[0], self.n_features), x.dtype)
         for images in image_blocks(x.shape[0], self._image_bytes(x.dtype.itemsize), backend, max_memory):
             with quiet():
-                self._write(backend, x[images], out[images])
+                unit, exponents = self._scaled(backend, x[images])
+                self._write(backend, unit, out[images])
+                if exponents is not None:
+                    out[images] = backend.xp.ldexp(out[images], exponents[:, None])
         return check_range(out, "the features")
 
     def vjp(self, x: Array, ct: Array, *, max_memory: int | None = None) -> Array:
@@ -121,7 +124,8 @@ class ImageFeatureMap(abc.ABC):
         out = backend.xp.empty_like(x)
         for images in image_blocks(x.shape[0], self._image_bytes(x.dtype.itemsize), backend, max_memory):
             with quiet():
-                out[images] = self._pullback(backend, x[images], ct[images])
+                unit, _ = self._scaled(backend, x[images])  # the gradient of what has degree 1 has degree 0
+                out[images] = self._pullback(backend, unit, ct[images])
         return check_range(out, "the gradient")
 
     def kernel(self, x1: Array, x2: Array | None = None) -> Array:
@@ -164,6 +168,16 @@ class ImageFeatureMap(abc.ABC):
     def _steps(self) -> tuple[Step, ...]:
         """The network as a row of simple steps."""
         return image_steps(self.network, self.in_shape)
+
+    def _scaled(self, backend: Backend, x: Array) -> tuple[Array, Array | None]:
+        """Images times powers of two that bring them near 1, whose squares leave no range, and exponents to undo it.
+
+        Only where features scale with the images: without biases.
+        """
+        if any(isinstance(step, Conv) and step.b_std > 0 for step in self._steps):
+            return x, None
+        _, exponents = backend.xp.frexp(abs(x).max(axis=(1, 2, 3)))
+        return backend.xp.ldexp(x, -exponents[:, None, None, None]), exponents
 
     @abc.abstractmethod
     def _write(self, backend: Backend, x: Array, out: Array) -> None:

@@ -232,6 +232,13 @@ def test_guides_have_unit_variance_and_the_wanted_spectrum():
     assert power[0, 1] / power[0, 4] == pytest.approx(16, rel=0.3)
 
 
+@pytest.mark.parametrize("exponent", [-1000, 900])
+def test_features_scale_with_images(exponent):
+    phi = CNTKGradientFeatures(GAP, (6, 5, 3), 64, n_networks=2, channels=8, seed=5)
+    x = np.random.default_rng(0).standard_normal((3, 6, 5, 3))
+    np.testing.assert_array_equal(np.ldexp(phi(np.ldexp(x, exponent)), -exponent), phi(x))
+
+
 @pytest.mark.parametrize("name", ["apply", "vjp"])
 @pytest.mark.parametrize("blocks", [1, 6])
 def test_temporaries_stay_within_max_memory(name, blocks):

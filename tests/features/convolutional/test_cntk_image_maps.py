@@ -257,8 +257,17 @@ def test_bad_images_are_refused(make, bad, error):
         phi.kernel(bad)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -500, 300, 900])
+@pytest.mark.parametrize("name", ["flatten", "no head"])
+def test_features_scale_with_images(make, name, exponent):
+    phi, x = make(NETWORKS[name]), images(3)
+    z = phi(x)
+    np.testing.assert_array_equal(np.ldexp(phi(np.ldexp(x, exponent)), -exponent), z)
+    np.testing.assert_array_equal(phi.vjp(np.ldexp(x, exponent), z), phi.vjp(x, z))
+
+
 @pytest.mark.parametrize(("dtype", "size"), [(np.float32, 1e19), (np.float32, 1e38), (np.float64, 1e300)])
-@pytest.mark.parametrize("name", ["gap", "pool", "no head"])
+@pytest.mark.parametrize("name", ["gap", "pool", "linear"])
 def test_images_too_large_for_their_squares_are_refused(make, name, dtype, size):
     phi, x = make(NETWORKS[name]), np.full((2, *SHAPE), size, dtype)
     with pytest.raises(OverflowError, match="scale the input down"):
