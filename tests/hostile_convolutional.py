@@ -1,9 +1,11 @@
 """Good calls of what computes infinite-width kernels of convolutional networks, and of their feature maps."""
 
+import numpy as np
 from hostile_arguments import PLAIN
 from hostile_cases import MEMORY, OF_MAP, ROWS, SEED, Case, method, random_rows, taking
 
 from ntkfast import convolutional, features
+from ntkfast import images as image_functions
 from ntkfast.layers import AvgPool2d, Conv2d, Dense, GlobalAvgPool, ReLU, Residual, Sequential
 
 NET = Sequential(
@@ -72,6 +74,24 @@ CONVOLUTIONAL_CASES: dict[str, Case] = {
         taking(f"{ROWS}, one column more, another dtype", "x1"),
     ),
     "cntk_diagonal": Case(of_network(convolutional.cntk_diagonal), lambda x: {"x": images(x)}, MEMORY, ALONE),
+    "cntk_vjp": Case(
+        of_network(convolutional.cntk_vjp),
+        lambda x: pair(x) | {"ct": random_rows(len(x), len(x))},
+        MEMORY | {"kind": ("nngp", "choice")},
+        taking("None", "x2"),
+    ),
+    "cntk_vjp(x)": Case(
+        lambda x1, ct, **options: convolutional.cntk_vjp(NET, x1, None, ct, **options).x1,
+        lambda x: {"x1": images(x), "ct": random_rows(len(x), len(x))},
+        MEMORY,
+        taking("one column more", "x1"),
+    ),
+    "cntk_diagonal_vjp": Case(
+        of_network(convolutional.cntk_diagonal_vjp),
+        lambda x: {"x": images(x), "ct": random_rows(len(x))},
+        MEMORY | {"kind": ("ntk", "choice")},
+        taking("one column more", "x"),
+    ),
     "estimate_cost": Case(counts, pair, MEMORY, TWO_SETS),
     "gap_network": Case(kernel_of("gap_network"), scalars=ROW),
     "flatten_network": Case(kernel_of("flatten_network"), scalars=ROW),
@@ -121,5 +141,56 @@ CONVOLUTIONAL_CASES["cntk_features"] = Case(
     scalars={"n_features": (8, "count"), "method": ("sketch", "choice"), **SEED},
 )
 
-CONVOLUTIONAL_MADE_BY = {"CostEstimate": "estimate_cost"}
+
+# What is done to images before.
+
+AFFINE = {"channel_statistics": "ChannelStatistics", "zca": "ZCA"}
+_SEEN = images(np.random.default_rng(2).standard_normal((9, 4)))
+
+
+_LABELS = "NaN, inf, -inf, float16, integers, bool, complex, object, strings, big-endian, long double, another dtype"
+
+
+def _linear(x1, x2):
+    return x1.reshape(len(x1), -1) @ (x1 if x2 is None else x2).reshape(-1, x1[0].size).T
+
+
+def fitted(name, x):
+    """Statistics of other images, as wide as these."""
+    return getattr(image_functions, name)(np.ascontiguousarray(_SEEN[:, :, : x.shape[1]]))
+
+
+for _name, _cls in AFFINE.items():
+    for _method in ("apply", "inverse", "vjp"):
+        _argument = {"apply": "x", "inverse": "z", "vjp": "ct"}[_method]
+        CONVOLUTIONAL_CASES[f"{_cls}.{_method}"] = Case(
+            method(_method),
+            lambda x, name=_name, argument=_argument: {"of": fitted(name, x), argument: images(x)},
+            takes=taking(OF_MAP, _argument),
+        )
+CONVOLUTIONAL_CASES |= {
+    "channel_statistics": Case(image_functions.channel_statistics, lambda x: {"x": images(x)}, takes=ALONE),
+    "zca": Case(
+        image_functions.zca,
+        lambda x: {"x": images(x)},
+        {"reg": (0.1, "positive")},
+        ALONE,
+        frozenset({"one row", "one number", "zeros"}),
+    ),
+    "normalize": Case(image_functions.normalize, lambda x: {"x": images(x)}, takes=ALONE),
+    "flip": Case(image_functions.flip, lambda x: {"x": images(x)}, takes=ALONE),
+    "with_flips": Case(
+        lambda x, y: image_functions.with_flips(x, y)[0],
+        lambda x: {"x": images(x), "y": np.arange(float(len(x)))},
+        takes=taking("one column more, another dtype", "x") | taking(_LABELS, "y"),
+    ),
+    "flip_augmented": Case(lambda x1, x2: image_functions.flip_augmented(_linear, x1, x2), pair, takes=TWO_SETS),
+}
+
+CONVOLUTIONAL_MADE_BY = {
+    "CostEstimate": "estimate_cost",
+    "ImageGradient": "cntk_vjp",
+    "ChannelStatistics": "channel_statistics",
+    "ZCA": "zca",
+}
 CONVOLUTIONAL_NO_CALLS: set[str] = set()

@@ -43,7 +43,8 @@ def _slopes(code, k, theta, q1, q2, constants):
         return _Slopes(kappa, 4 * k * turn, -kappa * k, -(root**2 + 4 * k * k) * turn, (1 + 2 * q1, 1 + 2 * q2))
     gain, slope = constants
     root = np.sqrt(np.maximum(q1 * (q2 - k) + k * (q1 - k), 0))
-    kappa = gain * (1 - slope * np.arctan2(root, k))
+    angle = np.where((root > 0) | (k != 0), np.arctan2(root, k), math.pi / 2)  # of zero patches: the mean of both sides
+    kappa = gain * (1 - slope * angle)
     bend = np.where(root > 0, gain * slope * theta / np.where(root > 0, root, 1), 0)
     divisors = tuple(np.where(q > 0, q, np.inf) for q in (q1, q2))
     return _Slopes(kappa, bend, gain * slope * root / 2, -bend * k / 2, divisors)
