@@ -50,7 +50,8 @@ def _homogeneous(k, theta, q1, q2, gain, slope, zero, one):
     """K', and kappa, bend and both factors of E."""
     determinant = q1 * (q2 - k) + k * (q1 - k)
     root = math.sqrt(determinant if determinant > zero else zero)
-    kappa_0, half = one - slope * math.atan2(root, k), one / (one + one)
+    above = root if root > zero or k != zero else one  # zero patches: the angle pi / 2, the mean of both sides
+    kappa_0, half = one - slope * math.atan2(above, k), one / (one + one)
     bend = gain * slope * theta / root if root > zero else zero
     return gain * (slope * root + k * kappa_0), gain * kappa_0, bend, half * gain * slope * root, half * k * bend
 

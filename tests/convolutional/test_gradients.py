@@ -226,6 +226,17 @@ def test_every_backend(backend):
     assert_close(backend.to_numpy(own), cntk_diagonal_vjp(network, x, ct[0]), 1e-11)
 
 
+@pytest.mark.filterwarnings("ignore:.*encountered in.*:RuntimeWarning")  # the simulator does arithmetic in NumPy
+def test_zero_patches_on_every_backend(backend):
+    """Black pixels, which have the angle pi / 2 whatever comes first: the mean over both sides of the kink."""
+    x = np.array([0.0, 0.0, 0.0, 0.7]).reshape(2, 1, 2, 1)
+    network, ct = gap_network(1, kernel_size=(1, 2)), np.ones((2, 2))
+    expected = backend.to_numpy(cntk_vjp(network, backend.asarray(x), None, backend.asarray(ct), kind="nngp").x1)
+    for step in 1e-4 * np.eye(4).reshape(4, 2, 1, 2, 1):
+        change = cnn_gp(network, x + step).sum() - cnn_gp(network, x - step).sum()
+        assert_close((expected * step).sum() * 1e4, change / 2 * 1e4, 1e-6)
+
+
 def test_a_step_along_the_gradient_raises_the_kernel():
     network, x, y = gap_network(2), images(1, (5, 5, 3)), images(1, (5, 5, 3), 1)
     gradient = cntk_vjp(network, x, y, np.ones((1, 1))).x1
