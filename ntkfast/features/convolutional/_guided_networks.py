@@ -183,6 +183,7 @@ def _paired(weights: Any, basis: Any) -> Any:
 def _leading(rows: Any, most: int) -> Any:
     """Orthonormal basis (D, k) of the span of the leading directions of rows (places, D): at most `most`."""
     places, width = rows.shape
+    rows = np.ldexp(rows, -np.frexp(abs(rows).max())[1])  # so that no square leaves the range
     if width <= most:
         return np.eye(width)
     if width <= places:

@@ -69,6 +69,7 @@ def image_steps(network: Layer, in_shape: Shape) -> tuple[Step, ...]:
         The network has a layer that is not supported, applies an activation to what is not Gaussian in the limit of
         infinite width, or does not end in a vector.
     """
+    network.out_shape(in_shape)  # refuses, by name, layers that do not fit
     steps: list[Step] = []
     is_gaussian = False  # the input is data, and what comes out of an activation is not Gaussian either
     shape = in_shape

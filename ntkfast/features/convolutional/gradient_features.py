@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 
-from ..._check import check_int, set_checked
+from ..._check import check_int, check_range, set_checked
 from ..._streams import Stream
 from ..._typing import Array
 from ...backends import Backend, get_backend
@@ -175,7 +175,7 @@ class CNTKGradientFeatures(ImageFeatureMap):
         along = (ct * unit).sum(axis=1)
         across = (ct - along[:, None] * unit) * _ratio(backend, exact, found)[:, None]
         slope = along * _ratio(backend, backend.xp.ones_like(exact), 2 * exact)
-        return self._pullback_raw(x, across) + cntk_diagonal_vjp(self.network, x, slope)
+        return self._pullback_raw(x, across) + cntk_diagonal_vjp(self.network, x, check_range(slope, "the gradient"))
 
     def _pullback_raw(self, x: Array, ct: Array) -> Array:
         """Gradient of sum(ct * psi(x)): directional derivatives of the networks along the sketches' adjoints."""

@@ -1,5 +1,6 @@
 """Sketched gradients of random networks as features of the convolutional NTK."""
 
+import dataclasses
 import math
 import tracemalloc
 
@@ -275,6 +276,19 @@ def test_refuses(changes, message):
     arguments = {"network": GAP, "in_shape": (6, 5, 3), "n_features": 64, "seed": 0} | changes
     with pytest.raises(ValueError, match=message):
         CNTKGradientFeatures(**arguments)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_refuses_what_leaves_the_range(dtype):
+    x = np.ones((1, 6, 5, 3), dtype)
+    steep = [
+        dataclasses.replace(layer, W_std=1e60) if isinstance(layer, Conv2d | Dense) else layer for layer in GAP.layers
+    ]
+    with pytest.raises(OverflowError, match="scale the input down"):
+        CNTKGradientFeatures(Sequential(*steep), (6, 5, 3), 64, channels=8, seed=0)(x)
+    phi = CNTKGradientFeatures(GAP, (6, 5, 3), 64, channels=8, seed=0)
+    with pytest.raises(OverflowError, match="scale the input down"):
+        phi.vjp(x, np.sign(phi(x)) * np.finfo(dtype).max)
 
 
 def test_refuses_normalize_that_is_no_bool():
