@@ -53,6 +53,7 @@ __all__ = ["walk"]
 
 _WIDTH = 512  # columns that a CPU thread takes through all layers at a time: its state stays in the first-level cache
 
+
 @shared
 def _polynomial(high, low, x):
     """Value at x. In two loops, as LLVM does not unroll one of 18 steps, and then vectorizes nothing."""
