@@ -19,8 +19,8 @@ from ._guided_sketch import GuidedSketch
 
 __all__ = ["CNTKGradientFeatures"]
 
-# Networks and channels by default, and the fewest features that are worth a network.
-N_NETWORKS, CHANNELS, FEWEST = 12, 48, 16
+# Networks and channels by default; the fewest features that are worth a network, and the most that one can use.
+N_NETWORKS, CHANNELS, FEWEST, MOST = 12, 48, 16, 341
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,8 @@ class CNTKGradientFeatures(ImageFeatureMap):
     n_features : int
         Number m of features.
     n_networks : int, optional
-        Number T of networks, at most `n_features`; default 12, or fewer where m < 192. Afterwards the number taken.
+        Number T of networks, at most `n_features`; default 12, fewer where m < 192, and m / 341 where m > 4096.
+        Afterwards the number taken.
     channels : int, optional
         Even number C of channels of every hidden layer; default 48. Afterwards the number taken.
     normalize : bool, optional
@@ -69,13 +70,16 @@ class CNTKGradientFeatures(ImageFeatureMap):
     Error: ``psi(x) . psi(y)`` has a bias of order 1 / C, a variance of order 1 / (C T) from the networks, and
     at most ``(|r(x)|^2 |r(y)|^2 + <r(x), r(y)>^2) / (m - k T)`` from the sketches, r being what the k = 8 leading
     directions per network leave of a gradient: 1 to 3 percent of the squares for photographs. So networks decide
-    from m = 1024 on: more features serve a regression that has to tell images apart, while more networks and channels
-    bring the kernel nearer to the exact one. With exact norms it is the angle that varies. Relative Frobenius errors of
-    the Gram matrix of 32 CIFAR-10 images, three 3 x 3 convolutions and global average, defaults:
+    from m = 1024 on, and a regression that has to tell images apart needs both, more features and more networks.
+    With exact norms it is the angle that varies. Relative Frobenius errors of the Gram matrix of 32 CIFAR-10 images,
+    three 3 x 3 convolutions and global average, 12 networks:
 
                                 m = 1024    m = 4096            m = 16384   m = 4096, normalize=False
         standardized images     0.007       0.004 to 0.007      0.007       0.015 to 0.024
         pixels in [0, 1]        0.003       0.002 to 0.003      0.002       0.013 to 0.041
+
+    Ridge regression on 2,000 of them, reduced to 16 x 16 pixels, classifies 48.0 % of 800 others with the exact kernel,
+    45.4 % and 45.9 % with m = 4096 and 16384 and 12 networks, and 48.3 % with m = 16384 and 64 networks.
 
     Most of such a matrix is what all images have in common. Of what is left after subtracting the mean features,
     the error is 0.02 to 0.04. Elsewhere, of 16 images, with m = 4096 and two seeds each (in brackets what is left):
@@ -85,7 +89,7 @@ class CNTKGradientFeatures(ImageFeatureMap):
     over pixels, and many directions are left to the networks' variance. With m = 64 it is 0.01 to 0.02 (0.06 to 0.08).
 
     Cost: per image and network three matrix products for every convolution (forward, cotangent, gradient), of
-    2 C^2 taps pixels operations; linear in pixels, channels squared and T, and hardly dependent on m. With `normalize`
+    2 C^2 taps pixels operations; linear in pixels, channels squared and T, and on m only through T. With `normalize`
     also one entry of the exact kernel per image, which is quadratic in the number of pixels.
     Memory: weights, directions and tables, 11 numbers for each of the T taps C^2 parameters of a layer, kept for the
     maps used last; they are made at the first call, which takes about as long as 50 images.
@@ -124,7 +128,8 @@ class CNTKGradientFeatures(ImageFeatureMap):
 
     def __post_init__(self) -> None:
         self._check_fields()
-        n_networks = min(N_NETWORKS, max(1, self.n_features // FEWEST)) if self.n_networks is None else self.n_networks
+        default = max(1, min(N_NETWORKS, self.n_features // FEWEST), self.n_features // MOST)
+        n_networks = default if self.n_networks is None else self.n_networks
         set_checked(self, n_networks=check_int(n_networks, "n_networks", minimum=1, maximum=self.n_features))
         channels = CHANNELS if self.channels is None else self.channels
         set_checked(self, channels=check_int(channels, "channels", minimum=2))

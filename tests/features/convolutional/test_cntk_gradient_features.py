@@ -319,3 +319,9 @@ def test_cntk_features_takes_gradients_by_default():
 
 def _numpy():
     return get_backend(np.zeros(1))
+
+
+@pytest.mark.parametrize(("n_features", "n_networks"), [(8, 1), (100, 6), (192, 12), (4096, 12), (16384, 48)])
+def test_networks_by_default(n_features, n_networks):
+    """A network has 16 to 341 features."""
+    assert CNTKGradientFeatures(GAP, (6, 5, 3), n_features, seed=0).n_networks == n_networks
