@@ -24,7 +24,7 @@ CREATION = _names("arange asarray empty eye from_dlpack full ones zeros")
 TYPES = _names("bool_ dtype finfo float32 float64 int32 int64 uint32 uint64")
 # What the library may ask of `xp`. All of it is in CuPy; test_cupy_names.py compares, where CuPy is installed.
 FUNCTIONS = CREATION | _names(
-    "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate copyto cos diag einsum empty_like",
+    "abs arccos arcsin argsort ascontiguousarray broadcast_to clip concatenate copyto cos einsum empty_like",
     "exp expm1 fill_diagonal frexp full_like hypot isfinite ix_ ldexp log log1p matmul maximum may_share_memory",
     "minimum multiply nonzero ones_like shares_memory sign sin sqrt stack take tanh tril triu unique where zeros_like",
 )

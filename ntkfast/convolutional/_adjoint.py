@@ -19,6 +19,7 @@ from ._execution import (
     State,
     Tables,
     boxes,
+    last_activation,
     result_shape,
     run_plan,
     self_pairs,
@@ -112,7 +113,7 @@ def _pull_fork(fork: Fork, box: Any, ends: _Ends, state: State | None, ct: State
     assert a.state is not None
     assert b.state is not None
     tables = (a.tables[0], b.tables[0]), (a.tables[1], b.tables[1])
-    return Pulled(None, State(a.state.k + b.state.k, a.state.theta + b.state.theta), tables)
+    return Pulled(None, a.state.plus(b.state), tables)
 
 
 def _pull_stage(
@@ -163,7 +164,7 @@ def _pull_record(
 
     If the plan starts from images, theirs is added to `images`, and None returned. None is a cotangent of zeros.
     """
-    last = len(plan) if ct is not None else max((i for i, node in enumerate(plan) if table_size((node,))), default=0)
+    last = len(plan) if ct is not None else last_activation(plan)
     limits, _ = boxes(plan[:last], wanted)
     pairs = self_pairs(side.images, backend)
     ends = _Ends(side, side, (tables[0], tables[0]), pairs)
@@ -207,7 +208,7 @@ def _pull_record_fork(
     )
     if a is None or b is None:
         return b if a is None else a
-    return State(a.k + b.k, a.theta + b.theta)
+    return a.plus(b)
 
 
 def _pull_record_stage(

@@ -12,16 +12,24 @@ from ..kernels.displacement import Boundary, Code
 from .architecture import NOWHERE, Box, Fork, Plan, Stage
 
 __all__ = [
+    "Boxes",
     "Side",
     "State",
     "Tables",
     "boxes",
     "evaluate",
+    "last_activation",
     "pair_bytes",
     "pixel_pairs",
     "prepare",
+    "result_shape",
+    "run_plan",
     "scratch_bytes",
+    "self_pairs",
     "side_bytes",
+    "stage_arrays",
+    "stage_inputs",
+    "table_size",
 ]
 
 # Entries to which the CPU's planes are rounded up.
@@ -45,6 +53,10 @@ class State(NamedTuple):
 
     k: Array
     theta: Array
+
+    def plus(self, other: "State") -> "State":
+        """K and Theta of a sum of independent branches; likewise for cotangents."""
+        return State(self.k + other.k, self.theta + other.theta)
 
 
 def boxes(plan: Plan, wanted: Box) -> tuple[Boxes, Box]:
@@ -74,6 +86,7 @@ class _Arrays:
 
 
 def stage_arrays(stage: Stage, backend: Backend, dtype: Any) -> _Arrays:
+    """The program of a stage with its constants, on a backend."""
     xp = backend.xp
     program = xp.asarray([op.row for op in stage.ops], dtype="int32").reshape(-1, 6)
     constants = xp.asarray([op.constants for op in stage.ops] + [stage.ending], dtype=dtype)
@@ -97,7 +110,7 @@ def _record(
     Pairs of an image with itself are walked no farther than to the last activation, and only for the displacements
     that its variances depend on.
     """
-    last = len(plan) if needs_state else max((i for i, node in enumerate(plan) if table_size((node,))), default=0)
+    last = len(plan) if needs_state else last_activation(plan)
     limits, _ = boxes(plan[:last], wanted)
     tables: list[Any] = []
     for i, node in enumerate(plan):
@@ -114,6 +127,11 @@ def _record(
     return tuple(tables), state
 
 
+def last_activation(plan: Plan) -> int:
+    """Number of the last node that has an activation, or 0."""
+    return max((i for i, node in enumerate(plan) if table_size((node,))), default=0)
+
+
 def _record_fork(
     fork: Fork, wanted: Box, images: Array, state: State | None, backend: Backend, needs_state: bool
 ) -> tuple[Tables, State | None]:
@@ -124,7 +142,7 @@ def _record_fork(
         return (first, second), state
     assert a is not None
     assert b is not None
-    return (first, second), State(a.k + b.k, a.theta + b.theta)
+    return (first, second), a.plus(b)
 
 
 def _record_stage(stage: Stage, images: Array, state: State | None, backend: Backend) -> Array:
@@ -138,6 +156,7 @@ def _record_stage(stage: Stage, images: Array, state: State | None, backend: Bac
 
 
 def self_pairs(images: Array, backend: Backend) -> Array:
+    """Every image of a block with itself, (n, 2)."""
     index = backend.xp.arange(len(images), dtype="int32")
     return backend.xp.stack([index, index], axis=1)
 
@@ -172,13 +191,14 @@ def run_plan(
     state: State | None,
     backend: Backend,
 ) -> State:
+    """State behind a plan; without one before it, from the images."""
     for node, box, own, other in zip(plan, wanted, *tables, strict=True):
         if isinstance(node, Fork):
             a, b = (
                 run_plan(node.branches[i], box[1 + i], first, second, (own[i], other[i]), pairs, state, backend)
                 for i in (0, 1)
             )
-            state = State(a.k + b.k, a.theta + b.theta)
+            state = a.plus(b)
         else:
             state = _walk(node, box, first, second, own, other, pairs, state, backend)
     assert state is not None
@@ -215,6 +235,7 @@ def _walk(
 
 
 def result_shape(stage: Stage, box: Box) -> tuple[int, ...]:
+    """Shape of what the kernel writes per pair."""
     if stage.boundary[0] == Boundary.SUM:
         return box[1] - box[0] + 1, stage.size[1] if stage.everywhere else 1, 1, 1
     h, w = stage.out
@@ -257,6 +278,7 @@ def side_bytes(plan: Plan, in_shape: tuple[int, int, int], itemsize: int) -> int
 
 
 def table_size(plan: Plan) -> int:
+    """Numbers in the tables of one image."""
     total = 0
     for node in plan:
         if isinstance(node, Fork):

@@ -12,23 +12,28 @@ from .._check import check_images, check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ..kernels.displacement import Code
-from ._execution import Side, State, evaluate, pair_bytes, pixel_pairs, prepare, scratch_bytes, side_bytes
+from ._execution import Side, State, evaluate, pair_bytes, pixel_pairs, prepare, scratch_bytes, self_pairs, side_bytes
 from .architecture import NOWHERE, Fork, Plan
 
 __all__ = [
     "Block",
+    "Prepared",
     "Progress",
+    "Sizes",
+    "batches",
     "check_image_pair",
     "check_progress",
     "diagonal",
     "gram",
     "is_homogeneous",
+    "prepared",
     "scaled",
     "sizes",
     "temporary_bytes",
 ]
 
 Progress: TypeAlias = Callable[[int, int], None]
+Prepared: TypeAlias = tuple[Side, Array | None]  # a block of images, and their factors; see `scaled`
 
 # Most bytes of temporaries when the caller names no limit: more does not make anything faster.
 _ENOUGH = 1 << 29
@@ -152,46 +157,50 @@ def gram(plan: Plan, x1: Array, x2: Array | None, max_memory: Any, progress: Pro
     """NNGP and NTK (n1, n2) of checked images; `x2` None computes one triangle and mirrors it."""
     check_progress(progress)
     backend = get_backend(x1)
-    other = x1 if x2 is None else x2
-    n1, n2 = len(x1), len(other)
-    total = n1 * (n1 + 1) // 2 if x2 is None else n1 * n2
     found = sizes(plan, x1.shape[1:], x1.dtype.itemsize, backend, max_memory)
-    out = backend.xp.empty((2, n1, n2), x1.dtype)
-    cache: dict[str, tuple[slice, Any]] = {}
-    done = 0
-    for block in pair_blocks(n1, n2, found.block, x2 is None):
-        first = prepared_block(plan, x1, block.rows, cache, "rows", backend)
-        second = (
-            first
-            if x2 is None and block.rows == block.columns
-            else prepared_block(plan, other, block.columns, cache, "columns", backend)
-        )
-        for start in range(0, len(block.pairs), found.batch):
-            batch = block.pairs[start : start + found.batch]
-            with quiet():
-                state = _batch(plan, first, second, batch, backend)
-            _write(out, state, block, batch, x2 is None, backend)
-            done += len(batch)
-            if progress is not None:
-                progress(done, total)
+    out = backend.xp.empty((2, len(x1), len(x1 if x2 is None else x2)), x1.dtype)
+    for block, first, second, pairs in batches(plan, x1, x2, found, progress):
+        with quiet():
+            state = _batch(plan, first, second, pairs, backend)
+        _write(out, state, block, pairs, x2 is None, backend)
     return check_range(out[0], "the kernel"), check_range(out[1], "the kernel")
 
 
-def prepared_block(
-    plan: Plan, x: Array, rows: slice, cache: dict[str, tuple[slice, Any]], name: str, backend: Backend
-) -> tuple[Side, Array | None]:
+def batches(
+    plan: Plan, x1: Array, x2: Array | None, found: Sizes, progress: Progress | None
+) -> Iterator[tuple[Block, Prepared, Prepared, np.ndarray]]:
+    """All pairs: a block, its images prepared, and some of its pairs. Progress is told when the next ones are due."""
+    other, done = x1 if x2 is None else x2, 0
+    cache: dict[str, tuple[slice, Prepared]] = {}
+    n1, n2 = len(x1), len(other)
+    total = n1 * (n1 + 1) // 2 if x2 is None else n1 * n2
+    for block in pair_blocks(n1, n2, found.block, x2 is None):
+        first = prepared_block(plan, x1, block.rows, cache, "rows")
+        same = x2 is None and block.rows == block.columns
+        second = first if same else prepared_block(plan, other, block.columns, cache, "columns")
+        for start in range(0, len(block.pairs), found.batch):
+            pairs = block.pairs[start : start + found.batch]
+            yield block, first, second, pairs
+            done += len(pairs)
+            if progress is not None:
+                progress(done, total)
+
+
+def prepared_block(plan: Plan, x: Array, rows: slice, cache: dict[str, tuple[slice, Prepared]], name: str) -> Prepared:
     """A prepared block; the last one of either side is kept."""
     if name not in cache or cache[name][0] != rows:
-        images, factors = scaled(plan, x[rows])
-        with quiet():
-            cache[name] = rows, (prepare(plan, images, backend), factors)
-    side: tuple[Side, Array | None] = cache[name][1]
-    return side
+        cache[name] = rows, prepared(plan, x[rows])
+    return cache[name][1]
 
 
-def _batch(
-    plan: Plan, first: tuple[Side, Array | None], second: tuple[Side, Array | None], pairs: np.ndarray, backend: Backend
-) -> State:
+def prepared(plan: Plan, x: Array) -> Prepared:
+    """Images (n, h, w, c), ready for the kernels, and their factors; see `scaled`."""
+    images, factors = scaled(plan, x)
+    with quiet():
+        return prepare(plan, images, get_backend(x)), factors
+
+
+def _batch(plan: Plan, first: Prepared, second: Prepared, pairs: Array, backend: Backend) -> State:
     """Kernels of some pairs of two prepared blocks."""
     pairs = backend.xp.asarray(pairs)
     state = evaluate(plan, first[0], second[0], pairs, backend)
@@ -217,12 +226,10 @@ def diagonal(plan: Plan, x: Array, max_memory: Any, progress: Progress | None) -
     out = backend.xp.empty((2, len(x)), x.dtype)
     step = min(found.block, found.batch)
     for start in range(0, len(x), step):
-        images, factors = scaled(plan, x[start : start + step])
+        side = prepared(plan, x[start : start + step])
         with quiet():
-            side = prepare(plan, images, backend), factors
-            pairs = np.repeat(np.arange(len(images), dtype=np.int32)[:, None], 2, axis=1)
-            state = _batch(plan, side, side, pairs, backend)
+            state = _batch(plan, side, side, self_pairs(side[0].images, backend), backend)
         out[0, start : start + step], out[1, start : start + step] = state
         if progress is not None:
-            progress(start + len(images), len(x))
+            progress(min(start + step, len(x)), len(x))
     return check_range(out[0], "the kernel"), check_range(out[1], "the kernel")

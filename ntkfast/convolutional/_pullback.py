@@ -10,8 +10,8 @@ from .._check import check_range, memory_budget, quiet
 from .._typing import Array
 from ..backends import Backend, get_backend
 from ._adjoint import Pulled, pull, pull_bytes, pull_tables
-from ._execution import Side, State, Tables, prepare, scratch_bytes, side_bytes
-from ._gram import Block, Progress, Sizes, pair_blocks, prepared_block, scaled
+from ._execution import State, Tables, scratch_bytes, side_bytes
+from ._gram import Block, Prepared, Progress, Sizes, batches, prepared
 from .architecture import Fork, Plan
 
 __all__ = ["pull_diagonal", "pull_gram"]
@@ -30,21 +30,10 @@ def pull_gram(
     found = _sizes(plan, x1, backend, max_memory)
     rows = _Total.zeros(plan, x1, backend)
     columns = rows if x2 is None else _Total.zeros(plan, other, backend)
-    n_pairs = len(x1) * (len(x1) + 1) // 2 if x2 is None else len(x1) * len(other)
-    done = 0
-    cache: dict[str, tuple[slice, Any]] = {}
-    for block in pair_blocks(len(x1), len(other), found.block, x2 is None):
-        first = prepared_block(plan, x1, block.rows, cache, "rows", backend)
-        same = x2 is None and block.rows == block.columns
-        second = first if same else prepared_block(plan, other, block.columns, cache, "columns", backend)
-        weights = _weights(ct, block, x2 is None)
-        for start in range(0, len(block.pairs), found.batch):
-            batch = block.pairs[start : start + found.batch]
-            with quiet():
-                _add_batch(plan, (first, second), block, batch, weights, kind, (rows, columns), backend)
-            done += len(batch)
-            if progress is not None:
-                progress(done, n_pairs)
+    for block, first, second, pairs in batches(plan, x1, x2, found, progress):
+        weights = _weights(ct, block, pairs, x2 is None)
+        with quiet():
+            _add_batch(plan, (first, second), block, pairs, weights, kind, (rows, columns), backend)
     gradient = _finish(plan, x1, rows, found, backend)
     return gradient, None if x2 is None else _finish(plan, other, columns, found, backend)
 
@@ -56,12 +45,10 @@ def pull_diagonal(plan: Plan, x: Array, ct: Array, kind: str, max_memory: Any, p
     step = min(found.block, found.batch)
     for start in range(0, len(x), step):
         rows = slice(start, min(start + step, len(x)))
-        side = prepared_block(plan, x, rows, {}, "rows", backend)
+        side = prepared(plan, x[rows])
         pairs = np.repeat(np.arange(rows.stop - start, dtype=np.int32)[:, None], 2, axis=1)
         with quiet():
-            block = Block(rows, rows, pairs)
-            weights = backend.xp.diag(ct[rows])
-            _add_batch(plan, (side, side), block, pairs, weights, kind, (total, total), backend)
+            _add_batch(plan, (side, side), Block(rows, rows, pairs), pairs, ct[rows], kind, (total, total), backend)
         if progress is not None:
             progress(rows.stop, len(x))
     return _finish(plan, x, total, found, backend)
@@ -81,16 +68,11 @@ def _sizes(plan: Plan, x: Array, backend: Backend, max_memory: Any) -> Sizes:
     return Sizes(block, max(1, min(_BATCH, (budget - 2 * block * per_image) // per_pair)))
 
 
-def _weights(ct: Array, block: Block, symmetric: bool) -> Array:
-    """Cotangents of a block; those of (i, j) and (j, i) together where only one of them is visited."""
-    own = ct[block.rows, block.columns]
-    if not symmetric:
-        return own
-    own = own + ct[block.columns, block.rows].T
-    if block.rows == block.columns:  # the diagonal is visited once, and counted once
-        index = get_backend(ct).xp.arange(len(own))
-        own[index, index] = ct[block.rows, block.columns][index, index]
-    return own
+def _weights(ct: Array, block: Block, pairs: np.ndarray, symmetric: bool) -> Array:
+    """Cotangents of pairs; those of (i, j) and (j, i) together where only one of them is visited."""
+    xp = get_backend(ct).xp
+    i, j = (xp.asarray(pairs[:, side] + part.start) for side, part in enumerate((block.rows, block.columns)))
+    return ct[i, j] + xp.where(i == j, 0, ct[j, i]) if symmetric else ct[i, j]
 
 
 class _Total(NamedTuple):
@@ -124,7 +106,7 @@ def _leaves(tables: Any) -> Iterator[Array]:
 
 def _add_batch(
     plan: Plan,
-    sides: tuple[tuple[Side, Array | None], tuple[Side, Array | None]],
+    sides: tuple[Prepared, Prepared],
     block: Block,
     batch: np.ndarray,
     weights: Array,
@@ -138,13 +120,12 @@ def _add_batch(
     """
     xp, (first, second) = backend.xp, sides
     i, j = (xp.asarray(batch[:, side]) for side in (0, 1))
-    own = weights[i, j]
-    zero = xp.zeros_like(own)
-    ct = State(zero, own) if kind == "ntk" else State(own, zero)
+    zero = xp.zeros_like(weights)
+    ct = State(zero, weights) if kind == "ntk" else State(weights, zero)
     pulled = pull(plan, first[0], second[0], xp.asarray(batch), ct, backend)
     for side, part in enumerate((block.rows, block.columns)):
         factors = sides[1 - side][1]
-        scale = xp.ones_like(own) if factors is None else factors[(j, i)[side]]
+        scale = xp.ones_like(weights) if factors is None else factors[(j, i)[side]]
         _scatter(totals[side], part.start, batch[:, side], scale, pulled, side, xp)
 
 
@@ -171,9 +152,8 @@ def _finish(plan: Plan, x: Array, total: _Total, found: Sizes, backend: Backend)
     step = min(found.block, found.batch)
     for start in range(0, n, step):
         rows = slice(start, min(start + step, n))
-        images = scaled(plan, x[rows]).images
+        side, _ = prepared(plan, x[rows])
         with quiet():
-            side = prepare(plan, images, backend)
             own = pull_tables(plan, side, _cut(total.tables, rows, x.dtype), backend)
             gradient = (total.images[rows] + own) / x.shape[3] ** 0.5
         out[rows] = gradient.transpose(0, 2, 3, 1).astype(x.dtype)

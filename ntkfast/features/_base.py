@@ -220,10 +220,12 @@ def check_scale(W_std: Any, slopes: Slopes, depth: int, in_dim: int) -> float:
     return checked
 
 
-def row_blocks(n: int, row_bytes: int, backend: Backend, max_memory: int | None) -> Iterator[slice]:
-    """Slices that cover n rows, with at most `max_memory` bytes of temporaries each."""
+def row_blocks(
+    n: int, row_bytes: int, backend: Backend, max_memory: int | None, *, cpu_rows: int = CPU_ROWS
+) -> Iterator[slice]:
+    """Slices that cover n rows, with at most `max_memory` bytes of temporaries each, and `cpu_rows` rows on the CPU."""
     budget = memory_budget(max_memory, backend, smallest=row_bytes)
     rows = max(1, min(n, budget // max(1, row_bytes)))
     if backend.name == "numpy":
-        rows = min(rows, CPU_ROWS)
+        rows = min(rows, cpu_rows)
     return (slice(start, min(start + rows, n)) for start in range(0, n, rows))

@@ -17,7 +17,6 @@ from ..._check import (
     check_int,
     check_range,
     check_seed,
-    memory_budget,
     quiet,
     set_checked,
 )
@@ -25,9 +24,10 @@ from ..._typing import Array
 from ...backends import Backend
 from ...convolutional import cntk
 from ...layers import Layer
+from .._base import row_blocks
 from ._network import Conv, Step, image_steps
 
-__all__ = ["ImageFeatureMap", "image_blocks"]
+__all__ = ["ImageFeatureMap"]
 
 # Bytes of temporaries of a block of images on the CPU: more would only leave the cache.
 CPU_BYTES = 2**25
@@ -89,7 +89,7 @@ class ImageFeatureMap(abc.ABC):
         """
         x, backend = check_images(x, "x", self.in_shape)
         out = backend.xp.empty((x.shape[0], self.n_features), x.dtype)
-        for images in image_blocks(x.shape[0], self._image_bytes(x.dtype.itemsize), backend, max_memory):
+        for images in self._blocks(x, backend, max_memory):
             with quiet():
                 unit, exponents = self._scaled(backend, x[images])
                 self._write(backend, unit, out[images])
@@ -122,7 +122,7 @@ class ImageFeatureMap(abc.ABC):
         x, backend = check_images(x, "x", self.in_shape)
         ct = check_cotangent(ct, "ct", (x.shape[0], self.n_features), x)
         out = backend.xp.empty_like(x)
-        for images in image_blocks(x.shape[0], self._image_bytes(x.dtype.itemsize), backend, max_memory):
+        for images in self._blocks(x, backend, max_memory):
             with quiet():
                 unit, _ = self._scaled(backend, x[images])  # the gradient of what has degree 1 has degree 0
                 out[images] = self._pullback(backend, unit, ct[images])
@@ -169,6 +169,10 @@ class ImageFeatureMap(abc.ABC):
         """The network as a row of simple steps."""
         return image_steps(self.network, self.in_shape)
 
+    def _blocks(self, x: Array, backend: Backend, max_memory: int | None) -> Iterator[slice]:
+        each = self._image_bytes(x.dtype.itemsize)
+        return row_blocks(x.shape[0], each, backend, max_memory, cpu_rows=max(1, CPU_BYTES // max(1, each)))
+
     def _scaled(self, backend: Backend, x: Array) -> tuple[Array, Array | None]:
         """Images times powers of two that bring them near 1, whose squares leave no range, and exponents to undo it.
 
@@ -198,12 +202,3 @@ def check_in_shape(in_shape: Any) -> tuple[int, int, int]:
         raise ValueError(f"expected in_shape to be (height, width, channels), got {in_shape!r}")
     h, w, c = (check_int(size, "in_shape", minimum=1) for size in in_shape)
     return h, w, c
-
-
-def image_blocks(n: int, image_bytes: int, backend: Backend, max_memory: int | None) -> Iterator[slice]:
-    """Slices that cover n images, with at most `max_memory` bytes of temporaries each."""
-    budget = memory_budget(max_memory, backend, smallest=image_bytes)
-    if backend.name == "numpy":
-        budget = min(budget, CPU_BYTES)
-    step = max(1, min(n, budget // max(1, image_bytes)))
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
